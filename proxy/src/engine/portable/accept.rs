@@ -1,0 +1,182 @@
+//! Accepting: from the kernel's backlog to a task per connection, whatever the shortage.
+//!
+//! A connection is accepted only when its descriptors are there, the client's and the backend's: until then it waits
+//! in the backlog, where nothing is lost. If the kernel runs short all the same (the system's table, memory), accepting
+//! pauses, longer each time up to a second, and goes on. Nothing here ever ends a listener.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use socket2::{SockRef, Socket};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::sleep;
+
+use super::dial::dial;
+use super::relay::Relay;
+use super::workers::{Seat, Workers};
+use super::{Shared, sctp};
+use crate::listen::{Listener, reason};
+use crate::log_error;
+use crate::mapping::Protocol;
+use crate::sys::{self, watch};
+use crate::tcp::{DialFailure, Finish};
+use std::net::SocketAddr;
+
+/// Descriptors of a connection: the client's and the backend's.
+const SOCKETS: u32 = 2;
+/// Connections accepted in a row before others get a turn.
+const BURST: usize = 64;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection between the thread that accepted it and the one that serves it.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: OwnedFd,
+    pub(super) target: SocketAddr,
+    pub(super) admission: Admission,
+    pub(super) seat: Seat,
+}
+
+/// Permission to hold a connection's descriptors; also what `connections.open` counts.
+#[derive(Debug)]
+pub(super) struct Admission(Arc<Shared>);
+
+impl Admission {
+    async fn wait(shared: &Arc<Shared>) -> Self {
+        // The semaphore is never closed; if it were, the kernel's own refusals would still keep order.
+        if let Ok(permit) = shared.descriptors.acquire_many(SOCKETS).await {
+            permit.forget();
+        }
+        shared.counters.connections.open.up();
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.descriptors.add_permits(SOCKETS as usize);
+        self.0.counters.connections.open.down();
+    }
+}
+
+/// A task per listener.
+pub(super) fn serve(listeners: Vec<Listener>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    let workers = Arc::new(Mutex::new(Workers::new(Arc::clone(shared))));
+    listeners
+        .into_iter()
+        .map(|listener| {
+            let socket = watch(listener.socket)?;
+            let (shared, workers) = (Arc::clone(shared), Arc::clone(&workers));
+            Ok(tokio::spawn(accept_all(socket, listener.target, shared, workers)))
+        })
+        .collect()
+}
+
+async fn accept_all(
+    listener: AsyncFd<Socket>,
+    target: SocketAddr,
+    shared: Arc<Shared>,
+    workers: Arc<Mutex<Workers>>,
+) {
+    let mut pause = SHORTEST_PAUSE;
+    // An error means that the runtime is going away.
+    while let Ok(mut ready) = listener.readable().await {
+        for _ in 0..BURST {
+            let admission = Admission::wait(&shared).await;
+            let accepted = match ready.try_io(|listener| sys::accept(listener.as_fd())) {
+                Ok(accepted) => accepted,
+                Err(_would_block) => break,
+            };
+            match accepted {
+                Ok(socket) => {
+                    pause = SHORTEST_PAUSE;
+                    shared.counters.connections.total.add(1);
+                    workers
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .place(socket, |socket, seat| Accepted { socket, target, admission, seat });
+                }
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    drop(admission);
+                    shared.counters.errors.add(1);
+                    log_error!(Accept, "can't accept, trying again in {pause:?}: {}", reason(&error));
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        yield_now().await;
+    }
+}
+
+/// Errors of the one connection that was about to be accepted (accept(2) lists them): the next may be fine.
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
+    )
+}
+
+/// A connection's whole life, on its thread.
+pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
+    let Accepted { socket, target, admission, seat } = accepted;
+    let result = match shared.protocol {
+        Protocol::Sctp => sctp::converse(socket, target, &shared).await,
+        Protocol::Tcp | Protocol::Udp => relay(socket, target, &shared).await,
+    };
+    if let Err(error) = result {
+        shared.counters.errors.add(1);
+        log_error!(Relay, "connection to {target}: {}", reason(&error));
+    }
+    drop((admission, seat));
+}
+
+async fn relay(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+    let client = TcpStream::from_std(socket.into())?;
+    match dial(target, &client, shared.options.connect_timeout).await {
+        Ok(backend) => {
+            let (client, backend, finish) = Relay::new(client, backend, Arc::clone(shared)).await;
+            if finish == Finish::Reset {
+                reset_on_close(&client);
+                reset_on_close(&backend);
+            }
+        }
+        Err(failure) => {
+            turned_away(&failure, shared);
+            reset_on_close(&client);
+        }
+    }
+    Ok(())
+}
+
+/// Counts and says why a client was turned away.
+pub(super) fn turned_away(failure: &DialFailure, shared: &Shared) {
+    match failure {
+        DialFailure::Refused(_) => shared.counters.connections.refused.add(1),
+        DialFailure::ClientLeft(_) => return,
+        DialFailure::TimedOut(..) | DialFailure::Failed { .. } => shared.counters.connections.failed.add(1),
+    }
+    log_error!(Dial, "{failure}");
+}
+
+/// Makes the close a reset: the peer must not take what it got for all there was.
+pub(super) fn reset_on_close(socket: &impl AsFd) {
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO)); // a socket that is gone needs no reset
+}
