@@ -6,9 +6,9 @@
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Descriptors for everything but traffic: stdio, runtime, signals, control, log, and a few we were born with.
-const OWN: u64 = 32;
+const OWN: u64 = 24;
 /// Descriptors per thread: its runtime's, and its idle pipes.
-const PER_THREAD: u64 = 36;
+const PER_THREAD: u64 = 12;
 /// A budget below this would serve nobody; the kernel's refusals then keep order instead.
 const LEAST: u64 = 8;
 
@@ -39,8 +39,8 @@ mod tests {
 
     #[test]
     fn what_is_left_for_traffic() {
-        assert_eq!(budget(1024, 1, 2), 1024 - 32 - 1 - 72);
-        assert_eq!(budget(64, 1, 2), 8);
+        assert_eq!(budget(1024, 1, 2), 1024 - 24 - 1 - 24);
+        assert_eq!(budget(64, 1, 2), 15);
         assert_eq!(budget(1024, 1000, 2), 8);
         assert_eq!(budget(u64::MAX, 1, 2), u32::MAX as usize);
     }

@@ -10,7 +10,7 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 /// What a pipe grows to when a stream has earned it; also `/proc/sys/fs/pipe-max-size`'s default.
 const LARGE: i32 = 1024 * 1024;
 /// Idle pipes kept per thread. More would hold descriptors and pipe budget that somebody else could use.
-const KEEP: usize = 16;
+const KEEP: usize = 4;
 
 /// A pipe with nothing but our own bytes in it.
 #[derive(Debug)]

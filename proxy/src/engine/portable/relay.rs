@@ -60,7 +60,7 @@ struct Half {
 
 /// Why a direction stopped.
 enum Stop {
-    /// The source's end of stream was passed on.
+    /// All was passed on up to the source's end of stream.
     Delivered,
     /// Reading failed: the source was reset.
     SourceBroke,
@@ -85,13 +85,13 @@ impl Future for Relay {
         if ends.is_open(Direction::Up)
             && let Poll::Ready(stop) = up.pump(cx, client, backend, shared, &shared.counters.to_backend)
         {
-            finish = note(ends, Direction::Up, stop);
+            finish = note(ends, Direction::Up, stop, backend);
         }
         if finish.is_none()
             && ends.is_open(Direction::Down)
             && let Poll::Ready(stop) = down.pump(cx, backend, client, shared, &shared.counters.to_client)
         {
-            finish = note(ends, Direction::Down, stop);
+            finish = note(ends, Direction::Down, stop, client);
         }
         match (finish, sockets.take()) {
             (Some(finish), Some((client, backend))) => Poll::Ready((client, backend, finish)),
@@ -103,13 +103,21 @@ impl Future for Relay {
     }
 }
 
-fn note(ends: &mut Ends, direction: Direction, stop: Stop) -> Option<Finish> {
+fn note(ends: &mut Ends, direction: Direction, stop: Stop, receiver: &TcpStream) -> Option<Finish> {
     match stop {
-        Stop::Delivered => ends.delivered(direction),
-        Stop::ReceiverBroke => ends.receiver_broke(direction),
         Stop::SourceBroke => return Some(Finish::Reset),
+        Stop::ReceiverBroke => ends.receiver_broke(direction),
+        Stop::Delivered => ends.delivered(direction),
     }
-    ends.finish()
+    let finish = ends.finish();
+    // The last end of stream needs no call of its own: closing sends it.
+    if matches!(stop, Stop::Delivered)
+        && finish.is_none()
+        && SockRef::from(receiver).shutdown(std::net::Shutdown::Write).is_err()
+    {
+        ends.receiver_broke(direction);
+    }
+    finish
 }
 
 impl Half {
@@ -151,10 +159,7 @@ impl Half {
                 self.leave_pipe = false;
             }
             if self.ended {
-                return Poll::Ready(match SockRef::from(to).shutdown(std::net::Shutdown::Write) {
-                    Ok(()) => Stop::Delivered,
-                    Err(_) => Stop::ReceiverBroke,
-                });
+                return Poll::Ready(Stop::Delivered);
             }
             let read = match &mut self.pipe {
                 Some(lent) => ready!(fill(cx, from, &mut lent.pipe)),

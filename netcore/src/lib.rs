@@ -1,0 +1,11 @@
+//! Networking core: what Docker's networking gives a container, as a library.
+//!
+//! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
+//!
+//! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
+//! are touched only where a module's head says so. Nothing here needs an async runtime.
+
+#![deny(unsafe_code)]
+
+mod kernel;
+pub mod publish;

@@ -1,0 +1,152 @@
+//! Real sockets, on loopback addresses.
+
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use socket2::SockRef;
+
+use super::super::bindings::{HostDefaults, plan};
+use super::super::ephemeral::EphemeralPorts;
+use super::*;
+
+fn groups(specs: &[&str]) -> Vec<Group> {
+    let specs: Vec<_> = specs.iter().map(|text| text.parse().unwrap()).collect();
+    plan(&specs, &HostDefaults::default()).unwrap()
+}
+
+fn numbers() -> Allocator {
+    Allocator::new(EphemeralPorts::of_this_host())
+}
+
+/// A loopback address that nobody else uses: each test has its own, so they can't take each other's ports.
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high ^ middle) & 63, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The first of `count` ports in a row that are free there, unless somebody on this machine listens on all addresses.
+fn free_ports(ip: Ipv4Addr, count: u16) -> u16 {
+    let free = |port| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok();
+    (20_000..30_000).find(|first| (*first..first + count).all(free)).expect("there are free ports")
+}
+
+#[test]
+fn each_address_gets_a_socket_of_its_family_and_protocol() {
+    let addresses = [own_address(), own_address(), own_address()];
+    let port = free_ports(addresses[0], 1);
+    let specs: Vec<String> = ["tcp", "udp"]
+        .iter()
+        .flat_map(|proto| addresses.map(|ip| format!("{ip}:{port}:80/{proto}")))
+        .collect();
+    let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+    let bound = reserve(&mut numbers(), &groups(&specs)).unwrap();
+    assert_eq!(bound.len(), 2);
+    for (reservation, kind) in bound.iter().zip([Type::STREAM, Type::DGRAM]) {
+        assert_eq!(reservation.host(), PortRange::single(port));
+        assert_eq!(reservation.sockets().len(), 3);
+        for (socket, address) in reservation.sockets().zip(reservation.addresses()) {
+            let flags = nix::fcntl::fcntl(socket, nix::fcntl::FcntlArg::F_GETFD).unwrap();
+            assert_eq!(flags, libc::FD_CLOEXEC);
+            let socket = SockRef::from(&socket);
+            let local = socket.local_addr().unwrap().as_socket().unwrap();
+            assert_eq!(local, SocketAddr::new(*address, port));
+            assert_eq!(socket.r#type().unwrap(), kind);
+            assert_eq!(socket.reuse_address().unwrap(), kind == Type::STREAM);
+        }
+    }
+}
+
+#[test]
+fn an_aligned_range_is_one_reservation() {
+    let ip = own_address();
+    let port = free_ports(ip, 10);
+    let spec = format!("{ip}:{port}-{}:80-89", port + 9);
+    let mut numbers = numbers();
+    let mut bound = reserve(&mut numbers, &groups(&[&spec])).unwrap();
+    let reservation = bound.remove(0);
+    assert!(bound.is_empty());
+    assert_eq!(reservation.sockets().len(), 10);
+    assert_eq!((reservation.host().first(), reservation.container().last()), (port, 89));
+    reservation.release(&mut numbers);
+    assert!(reserve(&mut numbers, &groups(&[&spec])).is_ok());
+}
+
+#[test]
+fn ephemeral_ports_of_one_spec_that_come_out_in_a_row_are_one_reservation() {
+    let ip = own_address();
+    let port = free_ports(ip, 4);
+    let range = PortRange::new(port, port + 3).unwrap();
+    let mut numbers = Allocator::new(EphemeralPorts::new(range));
+    let bound =
+        reserve(&mut numbers, &groups(&[&format!("{ip}::80-81"), &format!("{ip}::80-81/udp")])).unwrap();
+    let got: Vec<_> =
+        bound.iter().map(|r| (r.proto(), r.host().count(), r.container().to_string())).collect();
+    assert_eq!(got, [(Proto::Tcp, 2, "80-81".into()), (Proto::Udp, 2, "80-81".into())]);
+}
+
+#[test]
+fn a_busy_port_is_named_and_nothing_stays_bound() {
+    let ip = own_address();
+    let port = free_ports(ip, 2);
+    let holder = TcpListener::bind((ip, port + 1)).unwrap();
+    let spec = format!("{ip}:{port}-{}:80-81", port + 1);
+    let mut numbers = numbers();
+    let error = reserve(&mut numbers, &groups(&[&spec])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("failed to bind host port {ip}:{}/tcp: address already in use", port + 1)
+    );
+    drop(TcpListener::bind((ip, port)).expect("the port bound first is free again"));
+    drop(holder);
+    assert!(reserve(&mut numbers, &groups(&[&spec])).is_ok(), "the numbers were given back");
+}
+
+#[test]
+fn a_choice_skips_ports_that_other_processes_hold() {
+    let ip = own_address();
+    let port = free_ports(ip, 16);
+    let holders: Vec<_> = (port..port + 15).map(|port| TcpListener::bind((ip, port)).unwrap()).collect();
+    let spec = format!("{ip}:{port}-{}:80", port + 15);
+    let mut numbers = numbers();
+    let bound = reserve(&mut numbers, &groups(&[&spec])).unwrap();
+    assert_eq!(bound[0].host(), PortRange::single(port + 15), "more busy ports than Docker tries");
+    let error = reserve(&mut numbers, &groups(&[&spec])).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("failed to bind host port {ip}:")), "{error}");
+    drop(holders);
+    let bound = reserve(&mut numbers, &groups(&[&spec])).unwrap();
+    assert_ne!(bound[0].host(), PortRange::single(port + 15), "failed numbers were given back");
+}
+
+#[test]
+fn two_binders_never_share_a_udp_port() {
+    let ip = own_address();
+    let port = free_ports(ip, 1);
+    let spec = format!("{ip}:{port}:53/udp");
+    let _first = reserve(&mut numbers(), &groups(&[&spec])).unwrap();
+    let error = reserve(&mut numbers(), &groups(&[&spec])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("failed to bind host port {ip}:{port}/udp: address already in use")
+    );
+}
+
+#[test]
+fn an_address_of_another_host_is_refused_at_once() {
+    let error = reserve(&mut numbers(), &groups(&["192.0.2.9::80"])).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("failed to bind host port 192.0.2.9:"), "{text}");
+    assert!(text.ends_with("/tcp: cannot assign requested address"), "{text}");
+}
+
+#[test]
+fn sctp_works_or_says_that_the_kernel_has_none() {
+    match reserve(&mut numbers(), &groups(&["127.0.0.1::80/sctp"])) {
+        Ok(bound) => assert_eq!(bound.len(), 1),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.starts_with("failed to create socket for 127.0.0.1:"), "{text}");
+            assert!(text.ends_with("/sctp: protocol not supported (this kernel has no SCTP)"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line: the clap tree and dispatch. What a command does is in its file under `cli`.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod userland_proxy;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// What `docker run` exits with when Docker itself fails, not the command it runs.
+const OUR_OWN_FAILURE: u8 = 125;
+
+/// Gives any process what Docker's networking gives a container.
+#[derive(Parser)]
+#[command(
+    name = "portmap",
+    version,
+    override_usage = "portmap [OPTIONS] -p SPEC... TARGET",
+    after_long_help = cli::publish::EXAMPLES
+)]
+struct Cli {
+    #[command(flatten)]
+    publish: cli::publish::Args,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => cli::publish::run(cli.publish),
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            // A reader that has gone needs no help.
+            let _ = error.print();
+            Ok(())
+        }
+        Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "portmap: {error:#}");
+            ExitCode::from(OUR_OWN_FAILURE)
+        }
+    }
+}
+
+/// clap explains at length; the first paragraph says what is wrong, and one line is enough.
+fn usage_error(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let first = text.split("\n\n").next().unwrap_or(text);
+    let words: Vec<&str> = first.split_whitespace().collect();
+    format!("{} (see portmap --help)", words.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_usage_error_is_one_line() {
+        for words in [&["--nonsense"][..], &["--ip", "x"], &["-p"], &["--drain", "-1"], &["a", "b"]] {
+            let error = Cli::try_parse_from([&["portmap"], words].concat()).err().expect("it is wrong");
+            let line = usage_error(&error.to_string());
+            assert!(!line.contains('\n') && !line.starts_with("error"), "{line:?}");
+            assert!(line.ends_with("(see portmap --help)"), "{line:?}");
+        }
+    }
+}
