@@ -68,6 +68,17 @@ impl Ends {
         }
     }
 
+    /// The direction that delivered its end of stream while the other still moves bytes. Its source may yet reset, and
+    /// nobody reads it any more.
+    #[must_use]
+    pub fn half_closed(&self) -> Option<Direction> {
+        match (self.up, self.down) {
+            (State::Done, State::Open) => Some(Direction::Up),
+            (State::Open, State::Done) => Some(Direction::Down),
+            _ => None,
+        }
+    }
+
     fn peek(&self, direction: Direction) -> &State {
         match direction {
             Direction::Up => &self.up,
@@ -94,8 +105,9 @@ mod tests {
             let mut ends = Ends::default();
             ends.delivered(first);
             assert!(!ends.is_open(first) && ends.is_open(second));
-            assert_eq!(ends.finish(), None);
+            assert_eq!((ends.finish(), ends.half_closed()), (None, Some(first)));
             ends.delivered(second);
+            assert_eq!(ends.half_closed(), None);
             assert_eq!(ends.finish(), Some(Finish::Close));
         }
     }

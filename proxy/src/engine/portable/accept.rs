@@ -16,7 +16,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use super::dial::dial;
-use super::relay::Relay;
+use super::relay::relay;
 use super::workers::{Seat, Workers};
 use super::{Shared, sctp};
 use crate::listen::{Listener, reason};
@@ -139,7 +139,7 @@ pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
     let Accepted { socket, target, admission, seat } = accepted;
     let result = match shared.protocol {
         Protocol::Sctp => sctp::converse(socket, target, &shared).await,
-        Protocol::Tcp | Protocol::Udp => relay(socket, target, &shared).await,
+        Protocol::Tcp | Protocol::Udp => connect_through(socket, target, &shared).await,
     };
     if let Err(error) = result {
         shared.counters.errors.add(1);
@@ -148,12 +148,11 @@ pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
     drop((admission, seat));
 }
 
-async fn relay(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
+async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
     let client = TcpStream::from_std(socket.into())?;
     match dial(target, &client, shared.options.connect_timeout).await {
         Ok(backend) => {
-            let (client, backend, finish) = Relay::new(client, backend, Arc::clone(shared)).await;
-            if finish == Finish::Reset {
+            if relay(&client, &backend, shared).await == Finish::Reset {
                 reset_on_close(&client);
                 reset_on_close(&backend);
             }

@@ -1,10 +1,13 @@
-//! Relays one TCP connection: a future that owns both sockets and moves bytes both ways.
+//! Relays one TCP connection: moves bytes both ways until both directions have ended.
 //!
 //! A direction copies through a buffer of the thread's until [`Bulk`] finds it worth a pipe, then moves by `splice`
 //! until it turns chatty again. While it waits it owns no buffer: what a socket didn't take is kept in `pending`, and
 //! nothing more is read until that is gone, so a slow reader stops its writer.
 //!
 //! A pipe is emptied before it is filled again, so `EAGAIN` from a fill always means that the socket has nothing.
+//!
+//! A reset shows when reading; a side whose end of stream was passed on is no longer read, so that one is watched for
+//! errors while the opposite direction goes on.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -15,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::Shared;
@@ -34,14 +37,46 @@ thread_local! {
     static PIPES: RefCell<Pool> = RefCell::default();
 }
 
-/// Both sockets until they are done; then the sockets again, and how to close them.
+/// Relays until both directions have ended, and tells how to close.
+pub(super) async fn relay(client: &TcpStream, backend: &TcpStream, shared: &Arc<Shared>) -> Finish {
+    let (up, down) = (Half::default(), Half::default());
+    let mut relay = Relay { client, backend, up, down, ends: Ends::default(), half_closed: None, shared };
+    let source = match (&mut relay).await {
+        Step::Finished(finish) => return finish,
+        Step::HalfClosed(Direction::Up) => client,
+        Step::HalfClosed(Direction::Down) => backend,
+    };
+    tokio::select! {
+        biased;
+        step = relay => match step {
+            Step::Finished(finish) => finish,
+            // The second end finishes the relay.
+            Step::HalfClosed(_) => Finish::Close,
+        },
+        _ = source.ready(Interest::ERROR) => Finish::Reset,
+    }
+}
+
+/// Moves bytes until there is something to tell.
 #[derive(Debug)]
-pub(super) struct Relay {
-    sockets: Option<(TcpStream, TcpStream)>,
+struct Relay<'a> {
+    client: &'a TcpStream,
+    backend: &'a TcpStream,
     up: Half,
     down: Half,
     ends: Ends,
-    shared: Arc<Shared>,
+    /// The direction that ended first, once that was told.
+    half_closed: Option<Direction>,
+    shared: &'a Arc<Shared>,
+}
+
+/// What a relay came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The end of stream was passed on one way; told once, and the other way goes on.
+    HalfClosed(Direction),
+    /// Nothing is left to move.
+    Finished(Finish),
 }
 
 /// One direction between two turns.
@@ -68,38 +103,30 @@ enum Stop {
     ReceiverBroke,
 }
 
-impl Relay {
-    pub(super) fn new(client: TcpStream, backend: TcpStream, shared: Arc<Shared>) -> Self {
-        let (up, down) = (Half::default(), Half::default());
-        Self { sockets: Some((client, backend)), up, down, ends: Ends::default(), shared }
-    }
-}
+impl Future for Relay<'_> {
+    type Output = Step;
 
-impl Future for Relay {
-    type Output = (TcpStream, TcpStream, Finish);
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { sockets, up, down, ends, shared } = self.get_mut();
-        let Some((client, backend)) = sockets else { return Poll::Pending }; // polled after its end
-        let mut finish = None;
-        if ends.is_open(Direction::Up)
-            && let Poll::Ready(stop) = up.pump(cx, client, backend, shared, &shared.counters.to_backend)
-        {
-            finish = note(ends, Direction::Up, stop, backend);
-        }
-        if finish.is_none()
-            && ends.is_open(Direction::Down)
-            && let Poll::Ready(stop) = down.pump(cx, backend, client, shared, &shared.counters.to_client)
-        {
-            finish = note(ends, Direction::Down, stop, client);
-        }
-        match (finish, sockets.take()) {
-            (Some(finish), Some((client, backend))) => Poll::Ready((client, backend, finish)),
-            (_, both) => {
-                *sockets = both;
-                Poll::Pending
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Step> {
+        let Self { client, backend, up, down, ends, half_closed, shared } = self.get_mut();
+        let counters = &shared.counters;
+        for (direction, half, from, to, traffic) in [
+            (Direction::Up, up, *client, *backend, &counters.to_backend),
+            (Direction::Down, down, *backend, *client, &counters.to_client),
+        ] {
+            if ends.is_open(direction)
+                && let Poll::Ready(stop) = half.pump(cx, from, to, shared, traffic)
+                && let Some(finish) = note(ends, direction, stop, to)
+            {
+                return Poll::Ready(Step::Finished(finish));
             }
         }
+        if half_closed.is_none()
+            && let Some(direction) = ends.half_closed()
+        {
+            *half_closed = Some(direction);
+            return Poll::Ready(Step::HalfClosed(direction));
+        }
+        Poll::Pending
     }
 }
 
@@ -125,7 +152,7 @@ impl Half {
     fn pump(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
+        from: &TcpStream,
         to: &TcpStream,
         shared: &Arc<Shared>,
         traffic: &Traffic,
@@ -178,14 +205,19 @@ impl Half {
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut TcpStream,
+        from: &TcpStream,
         to: &TcpStream,
         traffic: &Traffic,
     ) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(from).poll_read(cx, &mut buffer))?;
-            let data = buffer.filled();
+            let n = loop {
+                ready!(from.poll_read_ready(cx))?;
+                match from.try_read(scratch) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    result => break result?,
+                }
+            };
+            let data = &scratch[..n];
             let sent = if data.is_empty() { 0 } else { to.try_write(data).unwrap_or(0) };
             traffic.bytes.add(sent as u64);
             if sent < data.len() {
