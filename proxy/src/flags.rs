@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::Choice;
 use crate::mapping::{BadMapping, Mapping, Ports, Protocol};
 
 mod golang;
@@ -54,6 +55,8 @@ pub struct Options {
     pub drain: Duration,
     /// How many threads may serve connections.
     pub threads: NonZeroUsize,
+    /// What waits for sockets and moves the bytes.
+    pub engine: Choice,
     /// Where errors go beside stderr.
     pub log_file: Option<PathBuf>,
     /// A socket in the file system for `--stats`, beside the one named after the process id.
@@ -68,6 +71,7 @@ impl Default for Options {
             udp_flows: const { NonZeroUsize::new(16_384).expect("not zero") },
             drain: Duration::ZERO,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            engine: Choice::Auto,
             log_file: None,
             control_socket: None,
         }
@@ -204,6 +208,13 @@ const FLAGS: &[Flag] = &[
         help: "serve with at most N threads; the second starts when there is load (default: one per core)",
         own: true,
         set: |raw, v| golang::count(v).map(|n| raw.options.threads = n),
+    },
+    Flag {
+        name: "engine",
+        value: "NAME",
+        help: "uring, portable, or auto: io_uring where the kernel allows it (default auto)",
+        own: true,
+        set: |raw, v| v.parse().map(|engine| raw.options.engine = engine),
     },
     Flag {
         name: "log-file",

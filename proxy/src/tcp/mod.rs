@@ -5,5 +5,5 @@
 mod dial;
 mod ends;
 
-pub use dial::{DialFailure, is_passing};
+pub use dial::{DialFailure, is_passing, is_the_clients};
 pub use ends::{Direction, Ends, Finish};
