@@ -131,11 +131,6 @@ impl Ring {
         Ok(buffers)
     }
 
-    /// How the buffers are laid out, if there are any.
-    pub(crate) fn layout(&self) -> Option<Layout> {
-        self.buffers.as_ref().map(BufferRing::layout)
-    }
-
     /// The descriptor that [`Ring::tell`] of another thread's ring wants.
     pub(crate) fn number(&self) -> RawFd {
         self.uring.as_raw_fd()
@@ -144,13 +139,6 @@ impl Ring {
     /// Accepts every connection that comes, a completion each.
     pub(crate) fn accept_all(&mut self, listener: BorrowedFd<'_>, token: u64) {
         self.push(opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).flags(ACCEPTED).build(), token);
-    }
-
-    /// Accepts one connection.
-    pub(crate) fn accept_one(&mut self, listener: BorrowedFd<'_>, token: u64) {
-        let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
-        let accept = opcode::Accept::new(Fd(listener.as_raw_fd()), address, length).flags(ACCEPTED);
-        self.push(accept.build(), token);
     }
 
     /// Connects a socket.
@@ -241,14 +229,6 @@ impl Ring {
         }
         self.reap_into(completions);
         Ok(())
-    }
-
-    /// Submits everything, and leaves what has completed for the next [`Ring::enter`]. Before a descriptor is closed that
-    /// an operation names which was not submitted yet.
-    pub(crate) fn flush(&mut self) {
-        while !self.uring.submission().is_empty() && self.uring.submit().is_err_and(|e| is_passing(&e)) {
-            self.make_room();
-        }
     }
 
     /// Takes completions out of the kernel's queue: it may refuse operations while that is full.

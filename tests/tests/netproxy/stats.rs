@@ -1,6 +1,7 @@
 //! `--stats`: numbers that agree with what was sent, and errors that say what is wrong.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+use std::net::TcpListener;
 use std::process::Command;
 
 use e2e::bin;
@@ -150,6 +151,8 @@ fn a_socket_in_the_file_system_answers_too() {
     );
     killed.signal(nix::sys::signal::Signal::SIGKILL);
     killed.wait();
+    // What its ring was doing with the listener ends a moment after the process.
+    wait::until("the port", || host.enter(|| TcpListener::bind(v4(FRONT))).is_ok());
     let proxy = start().serve(&host);
     assert_eq!(of(path)["pid"], proxy.pid());
     proxy.stop();

@@ -43,10 +43,23 @@ enum State {
     Starved,
     /// Until then.
     Pausing(Instant),
+    /// The ring is about to let go of it.
+    Closing,
+}
+
+/// What becomes of connections that wait when a listener is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// They are served. The kernel may have woken us for one, and us alone, before we stopped accepting: another holder
+    /// of the socket would learn of it only with the next.
+    Serve,
+    /// They are left to whoever else holds the socket.
+    Leave,
 }
 
 struct Door {
-    socket: Socket,
+    /// Gone when it was closed.
+    socket: Option<Socket>,
     state: State,
     pause: Duration,
 }
@@ -60,16 +73,25 @@ pub(super) struct Front {
     waiting: usize,
     /// Operations on listeners in the ring.
     in_flight: usize,
+    /// No more are begun.
+    closing: Option<Rest>,
 }
 
 impl Front {
     pub(super) fn new(listeners: Vec<Listener>, threads: Threads, shared: Arc<Shared>) -> Self {
         let door = |listener: Listener| Door {
-            socket: listener.socket,
+            socket: Some(listener.socket),
             state: State::Starved,
             pause: SHORTEST_PAUSE,
         };
-        Self { doors: listeners.into_iter().map(door).collect(), threads, shared, waiting: 0, in_flight: 0 }
+        Self {
+            doors: listeners.into_iter().map(door).collect(),
+            threads,
+            shared,
+            waiting: 0,
+            in_flight: 0,
+            closing: None,
+        }
     }
 
     /// Begins to accept, on all of them.
@@ -103,6 +125,7 @@ impl Front {
             return;
         }
         let state = match outcome {
+            _ if door.state == State::Closing => return self.leave(number, reactor),
             Err(error) if error.raw_os_error() != Some(libc::ECANCELED) && !is_the_clients(&error) => {
                 self.pause(number, &error)
             }
@@ -115,7 +138,9 @@ impl Front {
     pub(super) fn waiting(&mut self, listener: u32, reactor: &mut Reactor) {
         self.in_flight -= 1;
         let number = listener as usize;
-        if number < self.doors.len() {
+        if self.closing.is_some() {
+            self.leave(number, reactor);
+        } else if number < self.doors.len() {
             self.doors[number].state = self.accept_some(number, reactor);
         }
     }
@@ -130,7 +155,7 @@ impl Front {
             match self.doors[number].state {
                 State::Pausing(until) if until > now => continue,
                 State::Starved | State::Pausing(_) => {}
-                State::Accepting | State::Stopping | State::Watching => continue,
+                State::Accepting | State::Stopping | State::Watching | State::Closing => continue,
             }
             if self.shared.budget.left() >= i64::from(SOCKETS) {
                 self.waiting -= 1;
@@ -144,19 +169,40 @@ impl Front {
         (self.waiting > 0).then_some(STARVED)
     }
 
-    /// Closes the listening sockets. What was accepted before is served.
-    pub(super) fn close(&mut self, reactor: &mut Reactor) {
-        for door in &self.doors {
-            reactor.ring.cancel_all(door.socket.as_fd(), Token::Nothing.encode());
+    /// Closes the listening sockets, as soon as the ring lets go of them. What was accepted before is served.
+    pub(super) fn close(&mut self, rest: Rest, reactor: &mut Reactor) {
+        if self.closing.replace(rest).is_some() {
+            return;
         }
-        reactor.ring.flush();
-        self.doors.clear();
+        for door in &mut self.doors {
+            match (&door.socket, door.state) {
+                (Some(socket), State::Accepting | State::Stopping | State::Watching) => {
+                    reactor.ring.cancel_all(socket.as_fd(), Token::Nothing.encode());
+                }
+                _ => door.socket = None,
+            }
+            door.state = State::Closing;
+        }
         self.waiting = 0;
+    }
+
+    /// The ring has let go of a listener that is to be closed.
+    fn leave(&mut self, number: usize, reactor: &mut Reactor) {
+        let Some(socket) = self.doors[number].socket.take() else { return };
+        let listener = u32::try_from(number).unwrap_or(u32::MAX); // fewer listeners than ports
+        while self.closing == Some(Rest::Serve) && self.shared.budget.try_take(SOCKETS) {
+            let Ok(client) = sys::accept(socket.as_fd()) else {
+                self.shared.budget.give_back(SOCKETS);
+                break;
+            };
+            self.count();
+            self.threads.place(client, listener, reactor);
+        }
     }
 
     /// Whether the ring has let go of all listeners. Until then the ports are taken, even if this process ends.
     pub(super) fn is_closed(&self) -> bool {
-        self.doors.is_empty() && self.in_flight == 0
+        self.closing.is_some() && self.in_flight == 0
     }
 
     /// A connection could not be handed over after all: it stays here.
@@ -168,7 +214,8 @@ impl Front {
 
     fn begin(&mut self, number: usize, reactor: &mut Reactor) -> State {
         let listener = u32::try_from(number).unwrap_or(u32::MAX); // fewer listeners than ports
-        let socket = self.doors[number].socket.as_fd();
+        let Some(socket) = &self.doors[number].socket else { return State::Closing };
+        let socket = socket.as_fd();
         self.in_flight += 1;
         if self.shared.budget.left() >= PLENTY {
             reactor.ring.accept_all(socket, Token::Accepted(listener).encode());
@@ -182,11 +229,12 @@ impl Front {
     fn accept_some(&mut self, number: usize, reactor: &mut Reactor) -> State {
         let listener = u32::try_from(number).unwrap_or(u32::MAX); // fewer listeners than ports
         for _ in 0..BURST {
+            let Some(socket) = &self.doors[number].socket else { return State::Closing };
             if !self.shared.budget.try_take(SOCKETS) {
                 self.waiting += 1;
                 return State::Starved;
             }
-            match sys::accept(self.doors[number].socket.as_fd()) {
+            match sys::accept(socket.as_fd()) {
                 Ok(client) => {
                     self.doors[number].pause = SHORTEST_PAUSE;
                     self.count();

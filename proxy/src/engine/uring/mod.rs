@@ -29,7 +29,7 @@ mod shared;
 mod threads;
 mod token;
 
-use front::Front;
+use front::{Front, Rest};
 use reactor::Reactor;
 use shared::{Budget, Shared};
 use threads::Threads;
@@ -125,7 +125,7 @@ impl Main {
             }
         }
         // An operation holds its listener beyond the end of the process, for milliseconds in which the port is taken.
-        self.front.close(&mut reactor);
+        self.front.close(Rest::Leave, &mut reactor);
         let patience = Instant::now() + CLOSING;
         while !self.front.is_closed() && Instant::now() < patience {
             reactor.ring.enter(Wait::AtMost(CLOSING), &mut completions)?;
@@ -203,7 +203,8 @@ impl Main {
                 Ending::NotYet | Ending::Draining(_) | Ending::Now => Ending::Now,
             };
             // Whoever else holds the listening sockets gets the new connections.
-            self.front.close(reactor);
+            let rest = if self.ending == Ending::Now { Rest::Leave } else { Rest::Serve };
+            self.front.close(rest, reactor);
         }
         if !completion.more() {
             reactor.ring.poll_all(self.signals.as_fd(), libc::POLLIN, Token::Signal.encode());
