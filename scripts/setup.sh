@@ -16,6 +16,7 @@ needs=(
     iptables:iptables
     dockerd:docker.io
     docker:docker.io
+    haproxy:haproxy
 )
 
 say() { echo "setup: $*"; }

@@ -16,6 +16,7 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use super::dial::dial;
+use super::greet::{announce, greet};
 use super::relay::relay;
 use super::workers::{Seat, Workers};
 use super::{Shared, sctp};
@@ -23,6 +24,7 @@ use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
 use crate::sys::{self, watch};
+use crate::tcp::proxy_protocol::Rejection;
 use crate::tcp::{DialFailure, Finish};
 use std::net::SocketAddr;
 
@@ -150,9 +152,21 @@ pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
 
 async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
     let client = TcpStream::from_std(socket.into())?;
-    match dial(target, &client, shared.options.connect_timeout).await {
+    let header = match greet(&client, shared).await {
+        Ok(header) => header,
+        Err(rejection) => {
+            rejection.iter().for_each(|rejection| rejected(rejection, shared));
+            reset_on_close(&client);
+            return Ok(());
+        }
+    };
+    match dial(target, &client, &shared.sources, shared.options.connect_timeout).await {
         Ok(backend) => {
-            if relay(&client, &backend, shared).await == Finish::Reset {
+            let finish = match announce(&backend, &header).await {
+                Ok(()) => relay(&client, &backend, shared).await,
+                Err(_) => Finish::Reset, // the backend has reset already
+            };
+            if finish == Finish::Reset {
                 reset_on_close(&client);
                 reset_on_close(&backend);
             }
@@ -163,6 +177,14 @@ async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Share
         }
     }
     Ok(())
+}
+
+/// Counts and says why a client was not listened to.
+fn rejected(rejection: &Rejection, shared: &Shared) {
+    shared.counters.connections.rejected.add(1);
+    if rejection.why.is_worth_a_line() {
+        log_error!(Reject, "{rejection}");
+    }
 }
 
 /// Counts and says why a client was turned away.
