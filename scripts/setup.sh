@@ -78,4 +78,8 @@ if [[ " ${missing[*]} " == *" docker.io "* && -d /run/systemd/system ]]; then
     say "keeping Docker from starting at boot: enable docker.socket if you want it"
     "${as_root[@]}" systemctl --quiet disable docker.socket docker.service containerd.service
 fi
+if [[ " ${missing[*]} " == *" haproxy "* && -d /run/systemd/system ]]; then
+    say "keeping HAProxy from starting at boot: enable haproxy.service if you want it"
+    "${as_root[@]}" systemctl --quiet disable haproxy.service
+fi
 say "done"

@@ -162,7 +162,7 @@ async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Share
     };
     match dial(target, &client, &shared.sources, shared.options.connect_timeout).await {
         Ok(backend) => {
-            let finish = match announce(&backend, &header).await {
+            let finish = match announce(&backend, header).await {
                 Ok(()) => relay(&client, &backend, shared).await,
                 Err(_) => Finish::Reset, // the backend has reset already
             };

@@ -83,9 +83,10 @@ fn take(client: &TcpStream, incoming: &mut Incoming) -> io::Result<Parsed> {
     Ok(parsed)
 }
 
-/// Sends the header. A new socket's buffer always has room for it; the loop is for the letter of the contract.
-pub(super) async fn announce(backend: &TcpStream, header: &[u8]) -> io::Result<()> {
-    let mut rest = header;
+/// Sends the header, which isn't kept for the connection's life. A new socket's buffer always has room for it; the loop
+/// is for the letter of the contract.
+pub(super) async fn announce(backend: &TcpStream, header: Vec<u8>) -> io::Result<()> {
+    let mut rest = header.as_slice();
     while !rest.is_empty() {
         match backend.try_write(rest) {
             Ok(n) => rest = &rest[n..],
