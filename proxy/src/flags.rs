@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cidr::Cidr;
+use crate::engine::Choice;
 use crate::mapping::{BadMapping, Mapping, Ports, Protocol};
 use crate::tcp::proxy_protocol::Version;
 
@@ -62,6 +63,8 @@ pub struct Options {
     pub accept_proxy_protocol: Vec<Cidr>,
     /// Local addresses to reach the backend from, in turn; all of its family. None: the kernel's choice.
     pub source_ips: Vec<IpAddr>,
+    /// What waits for sockets and moves the bytes.
+    pub engine: Choice,
     /// Where errors go beside stderr.
     pub log_file: Option<PathBuf>,
     /// A socket in the file system for `--stats`, beside the one named after the process id.
@@ -79,6 +82,7 @@ impl Default for Options {
             proxy_protocol: None,
             accept_proxy_protocol: Vec::new(),
             source_ips: Vec::new(),
+            engine: Choice::Auto,
             log_file: None,
             control_socket: None,
         }
@@ -236,6 +240,13 @@ const FLAGS: &[Flag] = &[
         help: "reach the backend from these local addresses in turn: one has about 28,000 ports (tcp, udp)",
         own: true,
         set: |raw, v| golang::list(v, golang::source_ip).map(|all| raw.options.source_ips = all),
+    },
+    Flag {
+        name: "engine",
+        value: "NAME",
+        help: "uring, portable, or auto: io_uring where the kernel allows it (default auto)",
+        own: true,
+        set: |raw, v| v.parse().map(|engine| raw.options.engine = engine),
     },
     Flag {
         name: "log-file",

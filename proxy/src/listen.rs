@@ -232,15 +232,22 @@ fn prepare(socket: Socket, target: SocketAddr, protocol: Protocol) -> Result<Lis
     Ok(Listener { socket, local, target })
 }
 
-/// What both legs of a TCP connection get: no waiting for more bytes, and keepalive as Go's runtime sets it, so that
-/// a peer that vanished is noticed.
+/// What both legs of a TCP connection get: no waiting for more bytes, and [`keep_alive`].
 ///
 /// # Errors
 /// When the kernel refuses one of the options.
 pub fn tcp_options(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    keep_alive(socket)
+}
+
+/// Keepalive as Go's runtime sets it, so that a peer that vanished is noticed.
+///
+/// # Errors
+/// When the kernel refuses one of the options.
+pub fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
     const EVERY: Duration = Duration::from_secs(15);
     const PROBES: u32 = 9;
-    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(EVERY).with_interval(EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&keepalive)
 }
@@ -267,6 +274,16 @@ pub fn check_sources(ips: &[IpAddr]) -> Result<(), ListenError> {
         let bound = socket.and_then(|socket| connect_from(&SockRef::from(&socket), ip));
         bound.map_err(|source| ListenError::Source { ip, source })
     })
+}
+
+/// A socket to reach `target` with: non-blocking, not yet connected, without keepalive.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn stream_socket(target: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
 }
 
 /// Datagrams then tell which of our addresses they were sent to, which is where the reply must come from.

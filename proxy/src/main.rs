@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use netproxy::counters::Counters;
-use netproxy::engine::{self, Job};
+use netproxy::engine::{self, Engine, Job};
 use netproxy::flags::{self, Command, Refusal, Serve};
 use netproxy::status::Status;
 use netproxy::{control, limits, listen, log, log_error};
@@ -42,17 +42,18 @@ fn main() -> ExitCode {
 fn serve_and_report(serve: Serve, mut status: Option<Status>) -> ExitCode {
     let by_hand = status.is_none();
     let prepared = prepare(serve);
-    let result = prepared.and_then(|job| {
+    let result = prepared.and_then(|(job, engine)| {
         let lines: Vec<String> = if by_hand { introduce(&job) } else { Vec::new() };
-        engine::run(job, || {
-            for line in &lines {
-                let _ = writeln!(std::io::stderr(), "netproxy: {line}");
-            }
-            if let Some(status) = status.take() {
-                status.ready();
-            }
-        })
-        .context("can't serve")
+        engine
+            .run(job, || {
+                for line in &lines {
+                    let _ = writeln!(std::io::stderr(), "netproxy: {line}");
+                }
+                if let Some(status) = status.take() {
+                    status.ready();
+                }
+            })
+            .context("can't serve")
     });
     match result {
         // Not by returning: worker threads may be in the middle of something, and dockerd waits for the exit.
@@ -61,7 +62,7 @@ fn serve_and_report(serve: Serve, mut status: Option<Status>) -> ExitCode {
     }
 }
 
-fn prepare(serve: Serve) -> anyhow::Result<Job> {
+fn prepare(serve: Serve) -> anyhow::Result<(Job, Engine)> {
     limits::raise_open_files();
     // The text holds the kernel's reason already, as docker-proxy's does: no chain behind it.
     let listeners = listen::listeners(&serve).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -80,8 +81,9 @@ fn prepare(serve: Serve) -> anyhow::Result<Job> {
                 .with_context(|| format!("can't make the control socket {}", path.display()))?,
         );
     }
-    let counters = Arc::new(Counters::new(serve.mapping, engine::name()));
-    Ok(Job { serve, listeners, control, counters })
+    let engine = engine::choose(&serve)?;
+    let counters = Arc::new(Counters::new(serve.mapping, engine.name()));
+    Ok((Job { serve, listeners, control, counters }, engine))
 }
 
 /// What a proxy started by hand says: each socket, or the whole range in a line.

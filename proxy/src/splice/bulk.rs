@@ -3,8 +3,6 @@
 //! Moving a byte through a pipe takes two calls and page references instead of two copies: a loss for messages, a win
 //! for streams. Reads tell which it is: a stream's reads come back large one after the other.
 
-/// A read at least this large is a sign of a stream.
-const LARGE: usize = 16 * 1024;
 /// Bytes in large reads in a row that make a direction bulk.
 const PROMOTE_AFTER: usize = 128 * 1024;
 /// A transfer smaller than this is a sign of messages.
@@ -36,9 +34,12 @@ pub struct Bulk {
 }
 
 impl Bulk {
+    /// A read at least this large is a sign of a stream.
+    pub const LARGE: usize = 16 * 1024;
+
     /// A read of `n` bytes by copy.
     pub fn copied(&mut self, n: usize) -> Verdict {
-        if n < LARGE {
+        if n < Self::LARGE {
             self.large_run = 0;
             return Verdict::Stay;
         }

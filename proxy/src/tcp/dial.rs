@@ -1,4 +1,4 @@
-//! What a failed dial means: whether trying again can help, and what is counted and said. Pure.
+//! What a failed accept or dial means: whose trouble it is, whether trying again can help, what is said. Pure.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +11,26 @@ pub fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL | libc::EAGAIN)
+    )
+}
+
+/// Errors of the one connection that was about to be accepted (accept(2) lists them): the next may be fine.
+#[must_use]
+pub fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::ENONET
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+        )
     )
 }
 

@@ -6,5 +6,5 @@ mod dial;
 mod ends;
 pub mod proxy_protocol;
 
-pub use dial::{DialFailure, is_passing};
+pub use dial::{DialFailure, is_passing, is_the_clients};
 pub use ends::{Direction, Ends, Finish};

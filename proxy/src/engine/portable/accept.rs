@@ -20,12 +20,12 @@ use super::greet::{announce, greet};
 use super::relay::relay;
 use super::workers::{Seat, Workers};
 use super::{Shared, sctp};
+use crate::engine::{rejected, turned_away};
 use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
 use crate::sys::{self, watch};
-use crate::tcp::proxy_protocol::Rejection;
-use crate::tcp::{DialFailure, Finish};
+use crate::tcp::{Finish, is_the_clients};
 use std::net::SocketAddr;
 
 /// Descriptors of a connection: the client's and the backend's.
@@ -117,25 +117,6 @@ async fn accept_all(
     }
 }
 
-/// Errors of the one connection that was about to be accepted (accept(2) lists them): the next may be fine.
-fn is_the_clients(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EINTR
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::ENONET
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-        )
-    )
-}
-
 /// A connection's whole life, on its thread.
 pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
     let Accepted { socket, target, admission, seat } = accepted;
@@ -151,19 +132,19 @@ pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
 }
 
 async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
-    let client = TcpStream::from_std(socket.into())?;
+    let mut client = TcpStream::from_std(socket.into())?;
     let header = match greet(&client, shared).await {
         Ok(header) => header,
         Err(rejection) => {
-            rejection.iter().for_each(|rejection| rejected(rejection, shared));
+            rejection.iter().for_each(|rejection| rejected(rejection, &shared.counters));
             reset_on_close(&client);
             return Ok(());
         }
     };
     match dial(target, &client, &shared.sources, shared.options.connect_timeout).await {
-        Ok(backend) => {
+        Ok(mut backend) => {
             let finish = match announce(&backend, header).await {
-                Ok(()) => relay(&client, &backend, shared).await,
+                Ok(()) => relay(&mut client, &mut backend, shared).await,
                 Err(_) => Finish::Reset, // the backend has reset already
             };
             if finish == Finish::Reset {
@@ -172,29 +153,11 @@ async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Share
             }
         }
         Err(failure) => {
-            turned_away(&failure, shared);
+            turned_away(&failure, &shared.counters);
             reset_on_close(&client);
         }
     }
     Ok(())
-}
-
-/// Counts and says why a client was not listened to.
-fn rejected(rejection: &Rejection, shared: &Shared) {
-    shared.counters.connections.rejected.add(1);
-    if rejection.why.is_worth_a_line() {
-        log_error!(Reject, "{rejection}");
-    }
-}
-
-/// Counts and says why a client was turned away.
-pub(super) fn turned_away(failure: &DialFailure, shared: &Shared) {
-    match failure {
-        DialFailure::Refused(_) => shared.counters.connections.refused.add(1),
-        DialFailure::ClientLeft(_) => return,
-        DialFailure::TimedOut(..) | DialFailure::Failed { .. } => shared.counters.connections.failed.add(1),
-    }
-    log_error!(Dial, "{failure}");
 }
 
 /// Makes the close a reset: the peer must not take what it got for all there was.

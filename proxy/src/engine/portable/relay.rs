@@ -18,8 +18,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::net::tcp::ReadHalf;
 
 use super::Shared;
 use crate::counters::Traffic;
@@ -38,13 +39,16 @@ thread_local! {
 }
 
 /// Relays until both directions have ended, and tells how to close.
-pub(super) async fn relay(client: &TcpStream, backend: &TcpStream, shared: &Arc<Shared>) -> Finish {
-    let (up, down) = (Half::default(), Half::default());
-    let mut relay = Relay { client, backend, up, down, ends: Ends::default(), half_closed: None, shared };
+pub(super) async fn relay(client: &mut TcpStream, backend: &mut TcpStream, shared: &Arc<Shared>) -> Finish {
+    let ((client, to_client), (backend, to_backend)) = (client.split(), backend.split());
+    let (from_client, from_backend) = (to_client.as_ref(), to_backend.as_ref());
+    let up = Half::new(client, to_backend.as_ref());
+    let down = Half::new(backend, to_client.as_ref());
+    let mut relay = Relay { up, down, ends: Ends::default(), half_closed: None, shared };
     let source = match (&mut relay).await {
         Step::Finished(finish) => return finish,
-        Step::HalfClosed(Direction::Up) => client,
-        Step::HalfClosed(Direction::Down) => backend,
+        Step::HalfClosed(Direction::Up) => from_client,
+        Step::HalfClosed(Direction::Down) => from_backend,
     };
     tokio::select! {
         biased;
@@ -60,10 +64,8 @@ pub(super) async fn relay(client: &TcpStream, backend: &TcpStream, shared: &Arc<
 /// Moves bytes until there is something to tell.
 #[derive(Debug)]
 struct Relay<'a> {
-    client: &'a TcpStream,
-    backend: &'a TcpStream,
-    up: Half,
-    down: Half,
+    up: Half<'a>,
+    down: Half<'a>,
     ends: Ends,
     /// The direction that ended first, once that was told.
     half_closed: Option<Direction>,
@@ -80,8 +82,10 @@ enum Step {
 }
 
 /// One direction between two turns.
-#[derive(Debug, Default)]
-struct Half {
+#[derive(Debug)]
+struct Half<'a> {
+    from: ReadHalf<'a>,
+    to: &'a TcpStream,
     /// Copied, not yet taken by the receiver.
     pending: Vec<u8>,
     /// How much of `pending` the receiver took.
@@ -107,15 +111,14 @@ impl Future for Relay<'_> {
     type Output = Step;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Step> {
-        let Self { client, backend, up, down, ends, half_closed, shared } = self.get_mut();
+        let Self { up, down, ends, half_closed, shared } = self.get_mut();
         let counters = &shared.counters;
-        for (direction, half, from, to, traffic) in [
-            (Direction::Up, up, *client, *backend, &counters.to_backend),
-            (Direction::Down, down, *backend, *client, &counters.to_client),
-        ] {
+        for (direction, half, traffic) in
+            [(Direction::Up, up, &counters.to_backend), (Direction::Down, down, &counters.to_client)]
+        {
             if ends.is_open(direction)
-                && let Poll::Ready(stop) = half.pump(cx, from, to, shared, traffic)
-                && let Some(finish) = note(ends, direction, stop, to)
+                && let Poll::Ready(stop) = half.pump(cx, shared, traffic)
+                && let Some(finish) = note(ends, direction, stop, half.to)
             {
                 return Poll::Ready(Step::Finished(finish));
             }
@@ -147,16 +150,23 @@ fn note(ends: &mut Ends, direction: Direction, stop: Stop, receiver: &TcpStream)
     finish
 }
 
-impl Half {
+impl<'a> Half<'a> {
+    fn new(from: ReadHalf<'a>, to: &'a TcpStream) -> Self {
+        Self {
+            from,
+            to,
+            pending: Vec::new(),
+            taken: 0,
+            pipe: None,
+            leave_pipe: false,
+            bulk: Bulk::default(),
+            ended: false,
+        }
+    }
+
     /// Moves what can be moved now.
-    fn pump(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
-        shared: &Arc<Shared>,
-        traffic: &Traffic,
-    ) -> Poll<Stop> {
+    fn pump(&mut self, cx: &mut Context<'_>, shared: &Arc<Shared>, traffic: &Traffic) -> Poll<Stop> {
+        let to = self.to;
         loop {
             // First what was taken from the source already.
             if self.taken < self.pending.len() {
@@ -189,8 +199,8 @@ impl Half {
                 return Poll::Ready(Stop::Delivered);
             }
             let read = match &mut self.pipe {
-                Some(lent) => ready!(fill(cx, from, &mut lent.pipe)),
-                None => ready!(self.copy(cx, from, to, traffic)),
+                Some(lent) => ready!(fill(cx, self.from.as_ref(), &mut lent.pipe)),
+                None => ready!(self.copy(cx, traffic)),
             };
             match read {
                 Ok(0) => self.ended = true,
@@ -202,23 +212,14 @@ impl Half {
 
     /// One read into the thread's buffer, handed on at once. What the receiver doesn't take becomes `pending`; a
     /// failed write too, so that the loop meets the error again where it is handled.
-    fn copy(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
-        traffic: &Traffic,
-    ) -> Poll<io::Result<usize>> {
+    fn copy(&mut self, cx: &mut Context<'_>, traffic: &Traffic) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let n = loop {
-                ready!(from.poll_read_ready(cx))?;
-                match from.try_read(scratch) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    result => break result?,
-                }
-            };
-            let data = &scratch[..n];
-            let sent = if data.is_empty() { 0 } else { to.try_write(data).unwrap_or(0) };
+            let mut buffer = ReadBuf::new(scratch);
+            // Not `try_read`: `poll_read` takes a read that didn't fill the buffer for the last one there is, which
+            // saves a call that would only say so.
+            ready!(Pin::new(&mut self.from).poll_read(cx, &mut buffer))?;
+            let data = buffer.filled();
+            let sent = if data.is_empty() { 0 } else { self.to.try_write(data).unwrap_or(0) };
             traffic.bytes.add(sent as u64);
             if sent < data.len() {
                 self.pending = data[sent..].to_vec();

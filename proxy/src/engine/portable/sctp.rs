@@ -10,8 +10,9 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
-use super::accept::{reset_on_close, turned_away};
+use super::accept::reset_on_close;
 use crate::counters::Traffic;
+use crate::engine::turned_away;
 use crate::listen::IPPROTO_SCTP;
 use crate::sctp;
 use crate::sys::watch;
@@ -32,7 +33,7 @@ pub(super) async fn converse(socket: OwnedFd, target: SocketAddr, shared: &Share
     let backend = match dialled.unwrap_or(Err(DialFailure::TimedOut(target, patience))) {
         Ok(backend) => backend,
         Err(failure) => {
-            turned_away(&failure, shared);
+            turned_away(&failure, &shared.counters);
             reset_on_close(&client);
             return Ok(());
         }

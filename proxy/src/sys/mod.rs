@@ -10,6 +10,9 @@ use tokio::io::unix::AsyncFd;
 
 use crate::control;
 
+pub(crate) mod buffers;
+pub(crate) mod ring;
+
 /// Takes over a descriptor that the parent process put at `number`, or `None` when nothing is open there.
 ///
 /// Call it once per number, before anything else in this process opens descriptors.
@@ -32,6 +35,15 @@ pub(crate) fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     }
     // SAFETY: accept4 just returned this descriptor, so it is open and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The descriptor that a completed accept, or another thread, handed over; `None` for an error's number.
+///
+/// Call it once for each such completion.
+pub(crate) fn handed_over(result: i32) -> Option<OwnedFd> {
+    // SAFETY: a completed accept makes a descriptor that nobody else knows of, and a hand-over gives up its sender's
+    // claim to one; by this function's rule it is claimed once.
+    (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) })
 }
 
 /// Types that own one descriptor from their making to their drop and never exchange it.
