@@ -16,6 +16,7 @@ needs=(
     iptables:iptables
     dockerd:docker.io
     docker:docker.io
+    haproxy:haproxy
 )
 
 say() { echo "setup: $*"; }
@@ -76,5 +77,9 @@ rm -f "$log"
 if [[ " ${missing[*]} " == *" docker.io "* && -d /run/systemd/system ]]; then
     say "keeping Docker from starting at boot: enable docker.socket if you want it"
     "${as_root[@]}" systemctl --quiet disable docker.socket docker.service containerd.service
+fi
+if [[ " ${missing[*]} " == *" haproxy "* && -d /run/systemd/system ]]; then
+    say "keeping HAProxy from starting at boot: enable haproxy.service if you want it"
+    "${as_root[@]}" systemctl --quiet disable haproxy.service
 fi
 say "done"

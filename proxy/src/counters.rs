@@ -75,6 +75,8 @@ pub struct Connections {
     pub refused: Counter,
     /// Given up for another reason: time-out, unreachable, no descriptors.
     pub failed: Counter,
+    /// Reset for want of the PROXY protocol header that was to come first.
+    pub rejected: Counter,
 }
 
 /// UDP flows of a mapping.
@@ -140,6 +142,7 @@ impl Counters {
                 total: self.connections.total.get(),
                 refused: self.connections.refused.get(),
                 failed: self.connections.failed.get(),
+                rejected: self.connections.rejected.get(),
             }),
             flows: (m.protocol == Protocol::Udp).then(|| FlowStats {
                 open: self.flows.open.get(),
@@ -177,6 +180,7 @@ struct ConnectionStats {
     total: u64,
     refused: u64,
     failed: u64,
+    rejected: u64,
 }
 
 #[derive(Serialize)]

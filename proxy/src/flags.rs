@@ -13,8 +13,10 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cidr::Cidr;
 use crate::engine::Choice;
 use crate::mapping::{BadMapping, Mapping, Ports, Protocol};
+use crate::tcp::proxy_protocol::Version;
 
 mod golang;
 
@@ -55,6 +57,12 @@ pub struct Options {
     pub drain: Duration,
     /// How many threads may serve connections.
     pub threads: NonZeroUsize,
+    /// The PROXY protocol header the backend gets before a client's bytes.
+    pub proxy_protocol: Option<Version>,
+    /// Clients in these networks, and no others, begin with a PROXY protocol header.
+    pub accept_proxy_protocol: Vec<Cidr>,
+    /// Local addresses to reach the backend from, in turn; all of its family. None: the kernel's choice.
+    pub source_ips: Vec<IpAddr>,
     /// What waits for sockets and moves the bytes.
     pub engine: Choice,
     /// Where errors go beside stderr.
@@ -71,6 +79,9 @@ impl Default for Options {
             udp_flows: const { NonZeroUsize::new(16_384).expect("not zero") },
             drain: Duration::ZERO,
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            proxy_protocol: None,
+            accept_proxy_protocol: Vec::new(),
+            source_ips: Vec::new(),
             engine: Choice::Auto,
             log_file: None,
             control_socket: None,
@@ -210,6 +221,27 @@ const FLAGS: &[Flag] = &[
         set: |raw, v| golang::count(v).map(|n| raw.options.threads = n),
     },
     Flag {
+        name: "proxy-protocol",
+        value: "v1|v2",
+        help: "tell the backend each client's address in a PROXY protocol header (tcp)",
+        own: true,
+        set: |raw, v| golang::version(v).map(|v| raw.options.proxy_protocol = Some(v)),
+    },
+    Flag {
+        name: "accept-proxy-protocol",
+        value: "CIDRS",
+        help: "clients in these networks, and no others, begin with a PROXY protocol header (tcp)",
+        own: true,
+        set: |raw, v| golang::list(v, golang::cidr).map(|all| raw.options.accept_proxy_protocol = all),
+    },
+    Flag {
+        name: "source-ips",
+        value: "IPS",
+        help: "reach the backend from these local addresses in turn: one has about 28,000 ports (tcp, udp)",
+        own: true,
+        set: |raw, v| golang::list(v, golang::source_ip).map(|all| raw.options.source_ips = all),
+    },
+    Flag {
         name: "engine",
         value: "NAME",
         help: "uring, portable, or auto: io_uring where the kernel allows it (default auto)",
@@ -328,7 +360,7 @@ pub fn parse(words: &[String], environment: impl Fn(&str) -> Option<String>) -> 
                 .map_err(|why| Refusal::Config(format!("invalid value {value:?} in {variable}: {why}")))?;
         }
     }
-    raw.into_serve().map(|serve| Command::Serve(Box::new(serve)))
+    raw.into_serve(|name| typed.contains(&name)).map(|serve| Command::Serve(Box::new(serve)))
 }
 
 /// Splits `-name`, `--name=value` and the like; `None` where the flags end.
@@ -349,7 +381,7 @@ fn usage(message: String) -> Refusal {
 }
 
 impl Raw {
-    fn into_serve(self) -> Result<Serve, Refusal> {
+    fn into_serve(mut self, typed: impl Fn(&str) -> bool) -> Result<Serve, Refusal> {
         let protocol: Protocol = self.protocol.parse()?;
         let target_ports = ports("-container-port", self.target_port)?.ok_or(BadMapping::NoTargetPort)?;
         let host_ports = match ports("-host-port", self.host_port)? {
@@ -361,6 +393,7 @@ impl Raw {
             }
         };
         let mapping = Mapping::new(protocol, (self.host_ip, host_ports), (self.target_ip, target_ports))?;
+        self.options.fit(&mapping, typed)?;
         let inherit = match (self.use_listen_fd, self.listen_fds) {
             (true, Some(n)) => Some(n.get()),
             (true, None) => Some(host_ports.count()),
@@ -372,6 +405,45 @@ impl Raw {
             }
         };
         Ok(Serve { mapping, inherit, options: self.options })
+    }
+}
+
+impl Options {
+    /// Leaves out what `mapping` can't have. Typed for it that is a mistake; an environment is the same for all of
+    /// dockerd's proxies, so what it says of TCP or of one address family is for those that have it.
+    fn fit(&mut self, mapping: &Mapping, typed: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+        let (protocol, target) = (mapping.protocol, mapping.target_ip);
+        let leave_out = |present: bool, name: &str, why: String| {
+            if present && typed(name) { Err(Refusal::Config(why)) } else { Ok(()) }
+        };
+        if protocol != Protocol::Tcp {
+            let (send, accept) =
+                (self.proxy_protocol.take(), std::mem::take(&mut self.accept_proxy_protocol));
+            for (name, present) in
+                [("proxy-protocol", send.is_some()), ("accept-proxy-protocol", !accept.is_empty())]
+            {
+                leave_out(present, name, format!("-{name} needs -proto tcp, not {protocol}"))?;
+            }
+        }
+        if protocol == Protocol::Sctp {
+            let ips = std::mem::take(&mut self.source_ips);
+            leave_out(
+                !ips.is_empty(),
+                "source-ips",
+                format!("-source-ips needs -proto tcp or udp, not {protocol}"),
+            )?;
+        }
+        let (fit, other): (Vec<_>, Vec<_>) =
+            self.source_ips.drain(..).partition(|ip| ip.is_ipv4() == target.is_ipv4());
+        self.source_ips = fit;
+        match other.first() {
+            Some(ip) => leave_out(
+                true,
+                "source-ips",
+                format!("-source-ips {ip} can't reach -container-ip {target}: IPv4 and IPv6 don't mix"),
+            ),
+            None => Ok(()),
+        }
     }
 }
 

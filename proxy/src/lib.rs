@@ -12,9 +12,11 @@
 //! - `tokio-splice`: no per-direction state, no pooled or late pipes and no resets passed on; the relay here is
 //!   [`tcp`]'s state machine over `splice(2)`.
 //! - `clap`: Go's flag syntax (`-proto tcp`) reads to it as a cluster of short flags; [`flags`] is a table instead.
+//! - `ipnet`: all that is asked of a network here is [`cidr::Cidr::contains`], two lines.
 //! - `metrics`: an exporter costs 0.4 MB per process, more than the whole proxy; [`counters`] are plain atomics.
 #![deny(unsafe_code)]
 
+pub mod cidr;
 pub mod control;
 pub mod counters;
 pub mod engine;
@@ -24,6 +26,7 @@ pub mod listen;
 pub mod log;
 pub mod mapping;
 pub mod sctp;
+pub mod sources;
 pub mod splice;
 pub mod status;
 mod sys;

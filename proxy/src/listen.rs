@@ -5,7 +5,7 @@
 //! mode (shared with the other holders of the socket, as docker-proxy does), and packet information on UDP.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -85,6 +85,14 @@ pub enum ListenError {
         local: SocketAddr,
         /// The mapping's ports.
         ports: crate::mapping::Ports,
+    },
+    /// Not one of this host's.
+    #[error("can't connect from -source-ips {ip}: {}", reason(.source))]
+    Source {
+        /// The address.
+        ip: IpAddr,
+        /// The kernel's reason.
+        source: io::Error,
     },
     /// Setting or asking for an option failed.
     #[error("failed to setsockopt({option}): {}", reason(.source))]
@@ -242,6 +250,30 @@ pub fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
     const PROBES: u32 = 9;
     let keepalive = TcpKeepalive::new().with_time(EVERY).with_interval(EVERY).with_retries(PROBES);
     socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Lets `socket` connect from `source`. Its port is chosen by `connect`, which knows the target and so may take one
+/// that is in use towards another; `bind` would have to find one that nobody uses at all.
+///
+/// # Errors
+/// The kernel's: `source` is no address of this host's.
+pub fn connect_from(socket: &SockRef<'_>, source: IpAddr) -> io::Result<()> {
+    // Kernels before 4.2 haven't got it: they run out of ports earlier, and work otherwise.
+    let _ = setsockopt(&socket.as_fd(), sockopt::IpBindAddressNoPort, &true);
+    socket.bind(&SocketAddr::new(source, 0).into())
+}
+
+/// Checks that each of `-source-ips` is an address of this host's.
+///
+/// # Errors
+/// For the first that isn't.
+pub fn check_sources(ips: &[IpAddr]) -> Result<(), ListenError> {
+    ips.iter().try_for_each(|&ip| {
+        // Without a port, so that a host short of them is no obstacle.
+        let socket = Socket::new(Domain::for_address(SocketAddr::new(ip, 0)), Type::STREAM, None);
+        let bound = socket.and_then(|socket| connect_from(&SockRef::from(&socket), ip));
+        bound.map_err(|source| ListenError::Source { ip, source })
+    })
 }
 
 /// A socket to reach `target` with: non-blocking, not yet connected, without keepalive.

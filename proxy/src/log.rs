@@ -18,6 +18,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub enum Event {
     /// A listener could not hand over a connection or datagram.
     Accept,
+    /// A client didn't begin as it was to.
+    Reject,
     /// The backend could not be reached.
     Dial,
     /// An established connection broke.
@@ -28,7 +30,7 @@ pub enum Event {
     Notice,
 }
 
-const EVENTS: usize = 5;
+const EVENTS: usize = 6;
 
 static FILE: OnceLock<File> = OnceLock::new();
 static LIMIT: Mutex<[Limit; EVENTS]> = Mutex::new([Limit { last: None, held: 0 }; EVENTS]);

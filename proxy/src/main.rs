@@ -66,6 +66,7 @@ fn prepare(serve: Serve) -> anyhow::Result<(Job, Engine)> {
     limits::raise_open_files();
     // The text holds the kernel's reason already, as docker-proxy's does: no chain behind it.
     let listeners = listen::listeners(&serve).map_err(|error| anyhow::anyhow!("{error}"))?;
+    listen::check_sources(&serve.options.source_ips).map_err(|error| anyhow::anyhow!("{error}"))?;
     if let Some(path) = &serve.options.log_file {
         log::to_file(path).with_context(|| format!("can't write the log file {}", path.display()))?;
     }
@@ -80,7 +81,7 @@ fn prepare(serve: Serve) -> anyhow::Result<(Job, Engine)> {
                 .with_context(|| format!("can't make the control socket {}", path.display()))?,
         );
     }
-    let engine = engine::choose(serve.options.engine, serve.mapping.protocol)?;
+    let engine = engine::choose(&serve)?;
     let counters = Arc::new(Counters::new(serve.mapping, engine.name()));
     Ok((Job { serve, listeners, control, counters }, engine))
 }

@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cidr::{BadCidr, Cidr};
+use crate::tcp::proxy_protocol::Version;
+
 /// Go's word for any number it can't read.
 const PARSE_ERROR: &str = "parse error";
 
@@ -87,6 +90,33 @@ pub(super) fn positive_duration(s: &str) -> Result<Duration, String> {
     match duration(s)? {
         Duration::ZERO => Err("must be more than 0".to_owned()),
         d => Ok(d),
+    }
+}
+
+/// Values separated by commas, at least one.
+pub(super) fn list<T>(s: &str, one: fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    s.split(',').map(|item| one(item.trim())).collect()
+}
+
+/// A network, or a single address.
+pub(super) fn cidr(s: &str) -> Result<Cidr, String> {
+    s.parse().map_err(|bad: BadCidr| bad.to_string())
+}
+
+/// An address to connect from: a certain one.
+pub(super) fn source_ip(s: &str) -> Result<IpAddr, String> {
+    match ip(s)?.to_canonical() {
+        any if any.is_unspecified() => Err(format!("{any} is any address, a certain one is needed")),
+        certain => Ok(certain),
+    }
+}
+
+/// A version of the PROXY protocol.
+pub(super) fn version(s: &str) -> Result<Version, String> {
+    match s {
+        "v1" => Ok(Version::V1),
+        "v2" => Ok(Version::V2),
+        _ => Err("v1 or v2 is needed".to_owned()),
     }
 }
 

@@ -67,6 +67,16 @@ fn words_that_are_no_flags_are_usage_errors() {
             "invalid value \"never\" for flag -udp-timeout: seconds are needed, like 10, 0.5, 500ms or 2m",
         ),
         ("-udp-flows 0", "invalid value \"0\" for flag -udp-flows: a whole number from 1 up is needed"),
+        ("-proxy-protocol v3", "invalid value \"v3\" for flag -proxy-protocol: v1 or v2 is needed"),
+        (
+            "-accept-proxy-protocol 10.0.0.0/8,10/8",
+            "invalid value \"10.0.0.0/8,10/8\" for flag -accept-proxy-protocol: invalid CIDR address: 10/8",
+        ),
+        ("-source-ips 10.0.0.1,", "invalid value \"10.0.0.1,\" for flag -source-ips: invalid IP address: "),
+        (
+            "-source-ips ::",
+            "invalid value \"::\" for flag -source-ips: :: is any address, a certain one is needed",
+        ),
         ("-connect-timeout 0", "invalid value \"0\" for flag -connect-timeout: must be more than 0"),
     ] {
         assert_eq!(parse_line(line).unwrap_err(), Refusal::Usage(want.into()), "{line}");
@@ -93,6 +103,22 @@ fn what_cannot_be_served_is_a_configuration_error() {
             "-host-port 80 -container-ip 10.0.0.2 -container-port 80 -listen-fds 2",
             "-listen-fds counts what -use-listen-fd takes over: give both",
         ),
+        (
+            "-proto udp -host-port 80 -container-ip 10.0.0.2 -container-port 80 -proxy-protocol v2",
+            "-proxy-protocol needs -proto tcp, not udp",
+        ),
+        (
+            "-proto sctp -host-port 80 -container-ip 10.0.0.2 -container-port 80 -accept-proxy-protocol ::/0",
+            "-accept-proxy-protocol needs -proto tcp, not sctp",
+        ),
+        (
+            "-proto sctp -host-port 80 -container-ip 10.0.0.2 -container-port 80 -source-ips 10.0.0.1",
+            "-source-ips needs -proto tcp or udp, not sctp",
+        ),
+        (
+            "-host-port 80 -container-ip 10.0.0.2 -container-port 80 -source-ips 10.0.0.1,fd00::1",
+            "-source-ips fd00::1 can't reach -container-ip 10.0.0.2: IPv4 and IPv6 don't mix",
+        ),
     ] {
         assert_eq!(parse_line(line).unwrap_err(), Refusal::Config(want.into()), "{line}");
     }
@@ -115,6 +141,33 @@ fn own_options_come_from_the_environment_unless_typed() {
             "invalid value \"many\" in NETPROXY_THREADS: a whole number from 1 up is needed".into()
         )
     );
+}
+
+#[test]
+fn an_environment_for_all_mappings_holds_where_it_can() {
+    let env = [
+        ("NETPROXY_PROXY_PROTOCOL", "v2"),
+        ("NETPROXY_ACCEPT_PROXY_PROTOCOL", "10.0.0.0/8, ::1"),
+        ("NETPROXY_SOURCE_IPS", "10.0.0.1,fd00::1,::ffff:10.0.0.3"),
+    ];
+    let options = |line: &str| match parse_with(line, &env) {
+        Ok(Command::Serve(serve)) => serve.options,
+        other => panic!("{line}: {other:?}"),
+    };
+    let ips = |all: &[&str]| all.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let tcp = options(DOCKERD);
+    assert_eq!(tcp.proxy_protocol, Some(Version::V2));
+    assert_eq!(tcp.accept_proxy_protocol.len(), 2);
+    assert_eq!(tcp.source_ips, ips(&["10.0.0.1", "10.0.0.3"]));
+    let udp = options("-proto udp -host-port 53 -container-ip fd00::2 -container-port 53");
+    assert_eq!((udp.proxy_protocol, udp.accept_proxy_protocol.len()), (None, 0));
+    assert_eq!(udp.source_ips, ips(&["fd00::1"]));
+    let sctp = options("-proto sctp -host-port 53 -container-ip 10.0.0.2 -container-port 53");
+    assert_eq!(sctp.source_ips, ips(&[]));
+    // What is wrong as such is wrong for every mapping.
+    let wrong =
+        parse_with("-proto udp -host-port 53 -container-port 53", &[("NETPROXY_PROXY_PROTOCOL", "v3")]);
+    assert!(matches!(wrong, Err(Refusal::Config(why)) if why.contains("v1 or v2")));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod dial;
 mod ends;
+pub mod proxy_protocol;
 
 pub use dial::{DialFailure, is_passing, is_the_clients};
 pub use ends::{Direction, Ends, Finish};

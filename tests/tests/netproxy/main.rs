@@ -4,7 +4,9 @@ mod drain;
 mod flows;
 mod inherited;
 mod options;
+mod proxy_protocol;
 mod ranges;
+mod sources;
 mod stats;
 mod streams;
 

@@ -20,6 +20,8 @@ fn options_come_from_the_environment_too() {
         .variable("NETPROXY_UDP_FLOWS", "100")
         .variable("NETPROXY_DRAIN", "0")
         .variable("NETPROXY_THREADS", "1")
+        .variable("NETPROXY_ACCEPT_PROXY_PROTOCOL", "192.0.2.0/24, 2001:db8::/32")
+        .variable("NETPROXY_SOURCE_IPS", "127.0.0.2, 127.0.0.3")
         .variable("NETPROXY_LOG_FILE", log.to_str().unwrap())
         .variable("NETPROXY_SOMETHING_ELSE", "is ignored");
     let proxy = start.serve(&host);
@@ -42,6 +44,14 @@ fn wrong_values_are_reported() {
         ("drain", "-1"),
         ("drain", "nan"),
         ("threads", "0"),
+        ("proxy-protocol", ""),
+        ("proxy-protocol", "2"),
+        ("accept-proxy-protocol", ""),
+        ("accept-proxy-protocol", "10.0.0.0/33"),
+        ("accept-proxy-protocol", "127.0.0.1,localhost"),
+        ("source-ips", ""),
+        ("source-ips", "127.0.0.2,,127.0.0.3"),
+        ("source-ips", "0.0.0.0"),
         ("log-file", ""),
         ("control-socket", ""),
     ] {

@@ -47,7 +47,10 @@ fn tcp_is_counted() {
         (&json!("tcp"), &json!("127.0.0.1:25587"), &json!("127.0.0.1:9000"))
     );
     assert!(stats["engine"].is_string() && stats["uptime_seconds"].is_u64(), "{stats}");
-    assert_eq!(stats["connections"], json!({"open": 3, "total": 3, "refused": 0, "failed": 0}));
+    assert_eq!(
+        stats["connections"],
+        json!({"open": 3, "total": 3, "refused": 0, "failed": 0, "rejected": 0})
+    );
     assert_eq!(stats["to_backend"], json!({"bytes": 3 * PAYLOAD.len()}));
     assert_eq!(stats["to_client"], json!({"bytes": 3 * PAYLOAD.len()}));
     assert_eq!(stats["errors"], 0);
@@ -61,7 +64,7 @@ fn tcp_is_counted() {
             assert_eq!(read_to_ending(&mut client).1, Ending::Reset);
         }
     }
-    let expected = json!({"open": 0, "total": 5, "refused": 2, "failed": 0});
+    let expected = json!({"open": 0, "total": 5, "refused": 2, "failed": 0, "rejected": 0});
     wait::until("two refusals", || counters(&proxy)["connections"] == expected);
     proxy.stop();
 }
@@ -91,7 +94,7 @@ fn unreachable_targets_are_counted_as_failures() {
     if let Ok(mut client) = host.connect(v4(FRONT)) {
         assert_eq!(read_to_ending(&mut client).1, Ending::Reset);
     }
-    let expected = json!({"open": 0, "total": 1, "refused": 0, "failed": 1});
+    let expected = json!({"open": 0, "total": 1, "refused": 0, "failed": 1, "rejected": 0});
     wait::until("failure", || counters(&proxy)["connections"] == expected);
 }
 

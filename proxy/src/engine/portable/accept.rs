@@ -16,10 +16,11 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
 use super::dial::dial;
+use super::greet::{announce, greet};
 use super::relay::relay;
 use super::workers::{Seat, Workers};
 use super::{Shared, sctp};
-use crate::engine::turned_away;
+use crate::engine::{rejected, turned_away};
 use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
@@ -132,9 +133,21 @@ pub(super) async fn converse(accepted: Accepted, shared: Arc<Shared>) {
 
 async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Shared>) -> io::Result<()> {
     let mut client = TcpStream::from_std(socket.into())?;
-    match dial(target, &client, shared.options.connect_timeout).await {
+    let header = match greet(&client, shared).await {
+        Ok(header) => header,
+        Err(rejection) => {
+            rejection.iter().for_each(|rejection| rejected(rejection, &shared.counters));
+            reset_on_close(&client);
+            return Ok(());
+        }
+    };
+    match dial(target, &client, &shared.sources, shared.options.connect_timeout).await {
         Ok(mut backend) => {
-            if relay(&mut client, &mut backend, shared).await == Finish::Reset {
+            let finish = match announce(&backend, header).await {
+                Ok(()) => relay(&mut client, &mut backend, shared).await,
+                Err(_) => Finish::Reset, // the backend has reset already
+            };
+            if finish == Finish::Reset {
                 reset_on_close(&client);
                 reset_on_close(&backend);
             }

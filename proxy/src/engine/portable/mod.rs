@@ -23,10 +23,12 @@ use crate::counters::Counters;
 use crate::flags::Options;
 use crate::limits;
 use crate::mapping::Protocol;
+use crate::sources::Sources;
 use crate::sys::watch;
 
 mod accept;
 mod dial;
+mod greet;
 mod relay;
 mod sctp;
 mod udp;
@@ -44,6 +46,8 @@ struct Shared {
     options: Options,
     protocol: Protocol,
     counters: Arc<Counters>,
+    /// Where connections and flows to the backend leave from.
+    sources: Sources,
     /// Descriptors that traffic may still take; see [`limits`].
     descriptors: Semaphore,
 }
@@ -56,6 +60,7 @@ pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
         protocol: job.protocol(),
         descriptors: Semaphore::new(limits::descriptor_budget(job.listeners.len(), threads)),
         counters: Arc::clone(&job.counters),
+        sources: Sources::new(&job.serve.options.source_ips),
         options: job.serve.options,
     });
     runtime.block_on(async {

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use crate::listen::{Listener, reason};
+use crate::sources::{first_unspent, is_spent};
 use crate::sys::watch;
 use crate::udp::{Datagram, FlowKey, FlowTable, control_buffer, receive, send};
 use crate::{limits, log_error};
@@ -148,11 +149,12 @@ impl Receiver {
 
     fn open_flow(self: &Arc<Self>, key: FlowKey) -> io::Result<Arc<AsyncFd<UdpSocket>>> {
         let counters = &self.relay.shared.counters;
-        let backend = match connect(self.target) {
-            // Descriptors are short: the flow idle longest has one.
+        let connect = || first_unspent(&self.relay.shared.sources, |source| connect(self.target, source));
+        let backend = match connect() {
+            // Descriptors or ports are short: the flow idle longest has one.
             Err(error) if is_shortage(&error) && self.relay.flows().evict().is_some() => {
                 counters.flows.evicted.add(1);
-                connect(self.target)
+                connect()
             }
             result => result,
         }?;
@@ -239,19 +241,21 @@ fn send_on(backend: &UdpSocket, payload: &[u8]) -> io::Result<()> {
     }
 }
 
-fn connect(target: SocketAddr) -> io::Result<UdpSocket> {
-    let any = match target {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = UdpSocket::bind(any)?;
+    // A UDP port is one flow's alone, whatever the target: nothing is gained by choosing it late.
+    let socket = UdpSocket::bind((source.unwrap_or(any), 0))?;
     socket.set_nonblocking(true)?;
     socket.connect(target)?;
     Ok(socket)
 }
 
 fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    is_spent(error)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Ends flows as they become idle for too long.
