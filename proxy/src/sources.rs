@@ -22,6 +22,12 @@ impl Sources {
         Self { ips: ips.into(), next: AtomicUsize::new(0) }
     }
 
+    /// Whether the choice is the kernel's.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ips.is_empty()
+    }
+
     /// What one connection should try, in order: each address once, beginning one further than the connection before.
     /// `None` stands for the kernel's choice, and is all there is where no addresses were given.
     pub fn turn(&self) -> impl Iterator<Item = Option<IpAddr>> + use<'_> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::control;
 use crate::counters::Counters;
-use crate::flags::{Options, Serve};
+use crate::flags::Serve;
 use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
@@ -114,9 +114,6 @@ pub enum NoEngine {
     /// SCTP is served by the portable engine alone.
     #[error("--engine uring: it doesn't serve {0}: say auto or portable")]
     Protocol(Protocol),
-    /// So are some options.
-    #[error("--engine uring: it has no -{0}: say auto or portable")]
-    Option(&'static str),
 }
 
 /// The engine for a mapping. Where io_uring was left to us and can't be had, a notice says why.
@@ -125,11 +122,8 @@ pub enum NoEngine {
 /// When io_uring was asked for and can't be had.
 pub fn choose(serve: &Serve) -> Result<Engine, NoEngine> {
     let (choice, protocol) = (serve.options.engine, serve.mapping.protocol);
-    if let Some(option) = portable_alone(&serve.options) {
-        return if choice == Choice::Uring { Err(NoEngine::Option(option)) } else { Ok(Engine::Portable) };
-    }
     match (choice, protocol) {
-        (Choice::Portable, _) | (Choice::Auto, Protocol::Sctp | Protocol::Udp) => Ok(Engine::Portable),
+        (Choice::Portable, _) | (Choice::Auto, Protocol::Sctp) => Ok(Engine::Portable),
         (Choice::Uring, Protocol::Sctp) => Err(NoEngine::Protocol(protocol)),
         (Choice::Uring, _) => uring::probe().map(|()| Engine::Uring).map_err(NoEngine::Uring),
         (Choice::Auto, _) => Ok(match uring::probe() {
@@ -140,16 +134,6 @@ pub fn choose(serve: &Serve) -> Result<Engine, NoEngine> {
             }
         }),
     }
-}
-
-/// An option given that io_uring doesn't carry out.
-fn portable_alone(options: &Options) -> Option<&'static str> {
-    let given = [
-        ("proxy-protocol", options.proxy_protocol.is_some()),
-        ("accept-proxy-protocol", !options.accept_proxy_protocol.is_empty()),
-        ("source-ips", !options.source_ips.is_empty()),
-    ];
-    given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
 }
 
 /// Counts and says why a client was not listened to.

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys;
+use crate::sys::message::{self, Control};
 
 const SOL_SCTP: i32 = 132;
 /// Socket options (linux/sctp.h).
@@ -58,11 +59,13 @@ pub fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// The kernel's; `WouldBlock` when nothing is there.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     loop {
-        let got = sys::receive_with_control(socket.as_raw_fd(), buffer)?;
+        let got = message::receive(socket.as_raw_fd(), buffer)?;
         if got.flags & MSG_NOTIFICATION != 0 {
             continue;
         }
-        let envelope = got.control(SOL_SCTP, SCTP_RCVINFO).map(Envelope::decode).unwrap_or_default();
+        let envelope = message::find(got.control.bytes(), SOL_SCTP, SCTP_RCVINFO)
+            .map(Envelope::decode)
+            .unwrap_or_default();
         return Ok(Received { len: got.len, complete: got.flags & libc::MSG_EOR != 0, envelope });
     }
 }
@@ -71,8 +74,10 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 ///
 /// # Errors
 /// The kernel's; `WouldBlock` when there is no room for the whole of it.
-pub fn send(socket: BorrowedFd<'_>, message: &[u8], envelope: Envelope) -> io::Result<()> {
-    sys::send_with_control(socket.as_raw_fd(), message, SOL_SCTP, SCTP_SNDINFO, &envelope.encode())
+pub fn send(socket: BorrowedFd<'_>, payload: &[u8], envelope: Envelope) -> io::Result<()> {
+    let mut control = Control::new();
+    control.push(SOL_SCTP, SCTP_SNDINFO, &envelope.encode());
+    message::send(socket, payload, None, &control)
 }
 
 impl Envelope {

@@ -83,11 +83,6 @@ impl BufferRing {
         (self.queue.as_ptr() as u64, self.layout.count)
     }
 
-    /// How the buffers are laid out.
-    pub(crate) fn layout(&self) -> Layout {
-        self.layout
-    }
-
     /// The kernel says that it put `len` bytes into `buffer` and whether more will follow there.
     pub(crate) fn received(&mut self, buffer: u16, len: u32, more: bool) -> Lease {
         let used = &mut self.used[usize::from(buffer)];
@@ -106,11 +101,6 @@ impl BufferRing {
         // long as `self`. The kernel wrote these bytes before it told us and writes no others into them before the
         // buffer is handed over again, which takes the lease.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr().add(offset), lease.len()) }
-    }
-
-    /// Where the bytes of a lease are, for an operation of the kernel's that reads them while the lease is kept.
-    pub(crate) fn address(&self, lease: &Lease) -> *const u8 {
-        self.bytes(lease).as_ptr()
     }
 
     /// The bytes were passed on.
@@ -181,7 +171,7 @@ mod tests {
         let first = ring.received(1, 100, true);
         let second = ring.received(1, 50, true);
         assert_eq!((first.start, second.start), (0, 100));
-        assert_eq!(ring.address(&second) as usize - ring.address(&first) as usize, 100);
+        assert_eq!(ring.bytes(&second).as_ptr() as usize - ring.bytes(&first).as_ptr() as usize, 100);
         let tail = ring.tail;
         ring.give_back(first);
         ring.give_back(second);

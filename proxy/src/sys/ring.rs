@@ -18,6 +18,7 @@ use io_uring::{IoUring, Probe, cqueue, opcode};
 use socket2::SockAddr;
 
 use super::buffers::{BufferRing, Layout, Lease};
+use super::datagram;
 
 /// The buffer group of a ring; there is one.
 const GROUP: u16 = 0;
@@ -61,8 +62,12 @@ pub(crate) struct Ring {
     uring: IoUring,
     buffers: Option<BufferRing>,
     /// Addresses that the kernel hasn't copied yet.
+    #[expect(clippy::vec_box, reason = "the kernel has their addresses while this vector grows")]
     addresses: Vec<Box<SockAddr>>,
     reaped: Vec<Completion>,
+    /// How much room received datagrams are to leave for addresses and control messages; the kernel reads nothing else
+    /// of it.
+    datagrams: Box<libc::msghdr>,
 }
 
 impl Ring {
@@ -83,7 +88,13 @@ impl Ring {
         if !(params.is_feature_nodrop() && params.is_feature_submit_stable() && params.is_feature_ext_arg()) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        Ok(Self { uring, buffers: None, addresses: Vec::new(), reaped: Vec::new() })
+        Ok(Self {
+            uring,
+            buffers: None,
+            addresses: Vec::new(),
+            reaped: Vec::new(),
+            datagrams: Box::new(datagram::template()),
+        })
     }
 
     /// Whether the kernel knows every operation that the engine uses.
@@ -97,8 +108,6 @@ impl Ring {
             opcode::Accept::CODE,
             opcode::Connect::CODE,
             opcode::Recv::CODE,
-            opcode::Send::CODE,
-            opcode::SendMsg::CODE,
             opcode::RecvMsg::CODE,
             opcode::PollAdd::CODE,
             opcode::AsyncCancel::CODE,
@@ -154,6 +163,13 @@ impl Ring {
         self.push(opcode::RecvMulti::new(Fd(socket.as_raw_fd()), GROUP).build(), token);
     }
 
+    /// Receives whatever datagrams come, with their senders and control messages, a completion each. What lies in the
+    /// buffers is described at [`super::datagram`].
+    pub(crate) fn receive_datagrams(&mut self, socket: BorrowedFd<'_>, token: u64) {
+        let header: *const libc::msghdr = &raw const *self.datagrams;
+        self.push(opcode::RecvMsgMulti::new(Fd(socket.as_raw_fd()), header, GROUP).build(), token);
+    }
+
     /// Waits for one of `events` (poll(2)), errors or a hang-up.
     pub(crate) fn poll(&mut self, fd: BorrowedFd<'_>, events: i16, token: u64) {
         let events = u32::from(events.cast_unsigned());
@@ -199,6 +215,13 @@ impl Ring {
     pub(crate) fn give_back(&mut self, lease: Lease) {
         if let Some(buffers) = &mut self.buffers {
             buffers.give_back(lease);
+        }
+    }
+
+    /// Submits everything now. What completes meanwhile is left for the next [`Ring::enter`].
+    pub(crate) fn submit(&mut self) {
+        while !self.uring.submission().is_empty() && self.uring.submit().is_err_and(|e| is_passing(&e)) {
+            self.make_room();
         }
     }
 

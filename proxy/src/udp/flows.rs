@@ -92,6 +92,12 @@ where
         self.flows.pop_lru().map(|(_, entry)| entry.value)
     }
 
+    /// The flow idle longest.
+    #[must_use]
+    pub fn oldest(&self) -> Option<&V> {
+        self.flows.peek_lru().map(|(_, entry)| &entry.value)
+    }
+
     /// Removes one flow whose time is over at `now`; call it until there is none.
     pub fn expire(&mut self, now: T) -> Option<V> {
         let (_, oldest) = self.flows.peek_lru()?;
@@ -167,6 +173,7 @@ mod tests {
         assert_eq!(t.insert(key(2), at(1), |_| 2).1, None);
         t.lookup(&key(1), at(2));
         assert_eq!(t.insert(key(3), at(3), |_| 3).1, Some(2));
+        assert_eq!(t.oldest(), Some(&1));
         assert_eq!(t.evict(), Some(1));
         assert_eq!(t.len(), 1);
     }

@@ -2,16 +2,18 @@
 //!
 //! Linux tells with `IP_PKTINFO` / `IPV6_PKTINFO` (ip(7), RFC 3542 section 6). For IPv4 `ipi_spec_dst` is taken, not
 //! the header's destination `ipi_addr`: the latter is no source address for a broadcast or multicast datagram.
+//!
+//! Senders may hand many datagrams of one size to the kernel at once (GSO, udp(7)), and receivers may get them at once
+//! (GRO): such a batch is passed on as one, too.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
-};
+use socket2::SockAddr;
 
 use super::flows::Local;
+use crate::sys::message::{self, Control};
 
 /// A received datagram's envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,89 +24,100 @@ pub struct Datagram {
     pub client: SocketAddr,
     /// Where it was sent to; `None` on a socket that doesn't tell.
     pub local: Option<Local>,
+    /// The size of each, where many of one size came as one batch.
+    pub segment: Option<u16>,
 }
 
 /// Receives one datagram into `buffer`.
 ///
 /// # Errors
 /// `WouldBlock` when there is none; `InvalidData` for one from no Internet address.
-#[expect(clippy::ptr_arg, reason = "nix takes the control buffer as a Vec, for its capacity")]
-pub fn receive(socket: &impl AsFd, buffer: &mut [u8], control: &mut Vec<u8>) -> io::Result<Datagram> {
-    let mut slices = [IoSliceMut::new(buffer)];
-    let fd = socket.as_fd().as_raw_fd();
-    let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(control), MsgFlags::MSG_DONTWAIT)?;
-    let client = message
-        .address
-        .as_ref()
-        .and_then(to_std)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "datagram from no Internet address"))?;
+pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    let message = message::receive(socket.as_fd().as_raw_fd(), buffer)?;
+    let from_nowhere = || io::Error::new(io::ErrorKind::InvalidData, "datagram from no Internet address");
+    let client = message.from.ok_or_else(from_nowhere)?;
     // No control message, or one cut short, is no reason to drop the datagram: the kernel picks a source then.
-    let local = message.cmsgs().ok().and_then(|mut all| all.find_map(|one| to_local(&one)));
-    Ok(Datagram { len: message.bytes, client, local })
+    let control = message.control.bytes();
+    Ok(Datagram { len: message.len, client, local: local_of(control), segment: segment_of(control) })
 }
 
-/// Room for the control messages that [`receive`] asks for.
-#[must_use]
-pub fn control_buffer() -> Vec<u8> {
-    nix::cmsg_space!(libc::in6_pktinfo)
-}
-
-/// Sends `payload` to `client`, from `local` where it is known.
-///
-/// # Errors
-/// The kernel's; `WouldBlock` when the socket's buffer is full.
-pub fn send(socket: &impl AsFd, payload: &[u8], client: SocketAddr, local: Option<Local>) -> io::Result<()> {
-    let slices = [IoSlice::new(payload)];
-    let fd = socket.as_fd().as_raw_fd();
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let (v4, v6);
-    let source = match local {
-        Some(Local { ip: IpAddr::V4(ip), interface }) => {
-            v4 = libc::in_pktinfo {
-                ipi_ifindex: interface.cast_signed(),
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
-            Some(ControlMessage::Ipv4PacketInfo(&v4))
-        }
-        Some(Local { ip: IpAddr::V6(ip), interface }) => {
-            v6 = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr { s6_addr: ip.octets() },
-                ipi6_ifindex: interface,
-            };
-            Some(ControlMessage::Ipv6PacketInfo(&v6))
-        }
-        None => None,
-    };
-    match client {
-        SocketAddr::V4(to) => sendmsg(fd, &slices, source.as_slice(), flags, Some(&SockaddrIn::from(to))),
-        SocketAddr::V6(to) => sendmsg(fd, &slices, source.as_slice(), flags, Some(&SockaddrIn6::from(to))),
-    }?;
-    Ok(())
-}
-
-fn to_std(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddrV4::from(*v4).into());
-    }
-    address.as_sockaddr_in6().map(|v6| SocketAddrV6::from(*v6).into())
-}
-
-fn to_local(message: &ControlMessageOwned) -> Option<Local> {
-    let local = match message {
-        ControlMessageOwned::Ipv4PacketInfo(info) => {
-            // The interface is left out: replies are routed like any other packet of the host's.
-            Local { ip: Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into(), interface: 0 }
-        }
-        ControlMessageOwned::Ipv6PacketInfo(info) => {
-            let ip = Ipv6Addr::from(info.ipi6_addr.s6_addr);
-            let link_local = ip.is_unicast_link_local() || ip.is_multicast();
-            Local { ip: ip.into(), interface: if link_local { info.ipi6_ifindex } else { 0 } }
-        }
-        _ => return None,
+/// The address of ours that a datagram with these control messages was sent to.
+pub(crate) fn local_of(control: &[u8]) -> Option<Local> {
+    let local = if let Some(info) = message::find(control, libc::IPPROTO_IP, libc::IP_PKTINFO) {
+        // struct in_pktinfo: interface, source, destination. The interface is left out: replies are routed like any
+        // other packet of the host's.
+        let source: [u8; 4] = info.get(4..)?.first_chunk().copied()?;
+        Local { ip: Ipv4Addr::from(source).into(), interface: 0 }
+    } else {
+        // struct in6_pktinfo: destination, interface.
+        let info = message::find(control, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO)?;
+        let ip = Ipv6Addr::from(info.first_chunk::<16>().copied()?);
+        let interface = u32::from_ne_bytes(info.get(16..)?.first_chunk().copied()?);
+        let link_local = ip.is_unicast_link_local() || ip.is_multicast();
+        Local { ip: ip.into(), interface: if link_local { interface } else { 0 } }
     };
     // All zero: the datagram was queued before anybody asked for packet information.
     (!local.ip.is_unspecified() && !local.ip.is_multicast()).then_some(local)
+}
+
+/// The size of each of the datagrams that came as one batch (`UDP_GRO`, udp(7)); `None` for a single one.
+pub(crate) fn segment_of(control: &[u8]) -> Option<u16> {
+    let size = message::find(control, libc::SOL_UDP, libc::UDP_GRO)?.first_chunk().copied()?;
+    u16::try_from(i32::from_ne_bytes(size)).ok()
+}
+
+/// Sends `payload` to `client`, from `local` where it is known, as datagrams of `segment` bytes where that is given.
+///
+/// # Errors
+/// The kernel's; `WouldBlock` when the socket's buffer is full.
+pub fn send(
+    socket: &impl AsFd,
+    payload: &[u8],
+    client: SocketAddr,
+    local: Option<Local>,
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let mut control = Control::new();
+    match local {
+        Some(Local { ip: IpAddr::V4(ip), interface }) => {
+            // struct in_pktinfo: interface, source, and the header's destination, which only a receiver is told.
+            let mut info = [0; 12];
+            info[..4].copy_from_slice(&interface.to_ne_bytes());
+            info[4..8].copy_from_slice(&ip.octets());
+            control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        }
+        Some(Local { ip: IpAddr::V6(ip), interface }) => {
+            // struct in6_pktinfo: source, interface.
+            let mut info = [0; 20];
+            info[..16].copy_from_slice(&ip.octets());
+            info[16..].copy_from_slice(&interface.to_ne_bytes());
+            control.push(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+        }
+        None => {}
+    }
+    send_in_segments(socket.as_fd(), payload, Some(&client.into()), control, segment)
+}
+
+/// Sends `payload`, as datagrams of `segment` bytes where that is given: all at once, or one by one where the kernel
+/// can't cut this many or this large ones.
+pub(super) fn send_in_segments(
+    socket: BorrowedFd<'_>,
+    payload: &[u8],
+    to: Option<&SockAddr>,
+    control: Control,
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let Some(size) = segment.filter(|size| *size > 0 && usize::from(*size) < payload.len()) else {
+        return message::send(socket, payload, to, &control);
+    };
+    let mut cut = control.clone();
+    cut.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
+    match message::send(socket, payload, to, &cut) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => {
+            payload.chunks(size.into()).try_for_each(|one| message::send(socket, one, to, &control))
+        }
+        result => result,
+    }
 }
 
 #[cfg(test)]
@@ -120,11 +133,11 @@ mod tests {
         let port = ours.local_addr().unwrap().port();
         let theirs = UdpSocket::bind("127.0.0.1:0").unwrap();
         theirs.send_to(b"ping", ("127.0.0.9", port)).unwrap();
-        let (mut buffer, mut control) = ([0; 16], control_buffer());
-        let got = receive(&ours, &mut buffer, &mut control).unwrap();
+        let mut buffer = [0; 16];
+        let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.local, Some(Local { ip: [127, 0, 0, 9].into(), interface: 0 }));
         assert_eq!((got.len, got.client), (4, theirs.local_addr().unwrap()));
-        send(&ours, b"pong", got.client, got.local).unwrap();
+        send(&ours, b"pong", got.client, got.local, None).unwrap();
         let (n, from) = theirs.recv_from(&mut buffer).unwrap();
         assert_eq!((n, from), (4, SocketAddr::from(([127, 0, 0, 9], port))));
     }
@@ -136,10 +149,10 @@ mod tests {
         let port = ours.local_addr().unwrap().port();
         let theirs = UdpSocket::bind("127.0.0.1:0").unwrap();
         theirs.send_to(b"", ("127.0.0.7", port)).unwrap();
-        let (mut buffer, mut control) = ([0; 16], control_buffer());
-        let got = receive(&ours, &mut buffer, &mut control).unwrap();
+        let mut buffer = [0; 16];
+        let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.len, 0);
-        send(&ours, b"pong", got.client, got.local).unwrap();
+        send(&ours, b"pong", got.client, got.local, None).unwrap();
         assert_eq!(theirs.recv_from(&mut buffer).unwrap().1, SocketAddr::from(([127, 0, 0, 7], port)));
     }
 
@@ -148,11 +161,11 @@ mod tests {
         let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
         let theirs = UdpSocket::bind("127.0.0.1:0").unwrap();
         theirs.send_to(b"ping", ours.local_addr().unwrap()).unwrap();
-        let (mut buffer, mut control) = ([0; 16], control_buffer());
-        let got = receive(&ours, &mut buffer, &mut control).unwrap();
+        let mut buffer = [0; 16];
+        let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.local, None);
-        send(&ours, b"pong", got.client, got.local).unwrap();
+        send(&ours, b"pong", got.client, got.local, None).unwrap();
         assert_eq!(theirs.recv_from(&mut buffer).unwrap().1, ours.local_addr().unwrap());
-        assert_eq!(receive(&ours, &mut buffer, &mut control).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(receive(&ours, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

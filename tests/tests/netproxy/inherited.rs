@@ -53,7 +53,7 @@ fn a_dual_stack_udp_socket_answers_both_families_from_the_address_asked() {
     // Whether told of an IPv4 or an IPv6 address: the socket is what counts.
     for informational in [v4(FRONT), v6(FRONT)] {
         let start = udp(informational, backend.addr).word("-use-listen-fd");
-        let _proxy = start.socket(dual_stack(&host, Type::DGRAM)).serve(&host);
+        let proxy = start.socket(dual_stack(&host, Type::DGRAM)).serve(&host);
         let (four, six) = (neighbour.udp(([0; 4], 0).into()), neighbour.udp(([0_u16; 8], 0).into()));
         for (client, address) in
             [(&four, "10.0.0.3"), (&six, "[fd00::3]"), (&four, "10.0.0.1"), (&six, "[fd00::1]")]
@@ -61,6 +61,7 @@ fn a_dual_stack_udp_socket_answers_both_families_from_the_address_asked() {
             let to: SocketAddr = format!("{address}:{FRONT}").parse().unwrap();
             assert_eq!(ask_udp(client, to, PAYLOAD), (PAYLOAD.to_vec(), to));
         }
+        proxy.stop();
     }
 }
 

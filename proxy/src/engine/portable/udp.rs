@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::Socket;
@@ -16,21 +16,18 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use crate::listen::{Listener, reason};
-use crate::sources::{first_unspent, is_spent};
+use crate::sources::first_unspent;
 use crate::sys::watch;
-use crate::udp::{Datagram, FlowKey, FlowTable, control_buffer, receive, send};
+use crate::udp::{Datagram, FlowKey, FlowTable, connect, is_shortage, receive, send, send_on};
 use crate::{limits, log_error};
 
 /// The largest datagram there is: IPv6 without jumbograms carries up to 65,527 bytes of payload.
 const BUFFER: usize = 65_535;
 /// Datagrams taken in a row before others get a turn.
 const BURST: usize = 64;
-/// Pending port-unreachable errors that one datagram clears away before it is given up.
-const REFUSALS: usize = 3;
 
 thread_local! {
-    static SCRATCH: RefCell<(Box<[u8]>, Vec<u8>)> =
-        RefCell::new((vec![0; BUFFER].into(), control_buffer()));
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; BUFFER].into());
 }
 
 type Flows = Mutex<FlowTable<Instant, Flow>>;
@@ -104,9 +101,7 @@ impl Receiver {
         // An error means that the runtime is going away.
         while let Ok(mut ready) = self.socket.readable().await {
             let outcome = ready.try_io(|socket| {
-                SCRATCH.with_borrow_mut(|(buffer, control)| {
-                    self.receive_burst(socket.get_ref(), buffer, control)
-                })
+                SCRATCH.with_borrow_mut(|buffer| self.receive_burst(socket.get_ref(), buffer))
             });
             if let Ok(Err(error)) = outcome {
                 // Errors of earlier replies surface here too (udp(7)); none of them is the end.
@@ -117,14 +112,9 @@ impl Receiver {
         }
     }
 
-    fn receive_burst(
-        self: &Arc<Self>,
-        socket: &Socket,
-        buffer: &mut [u8],
-        control: &mut Vec<u8>,
-    ) -> io::Result<()> {
+    fn receive_burst(self: &Arc<Self>, socket: &Socket, buffer: &mut [u8]) -> io::Result<()> {
         for _ in 0..BURST {
-            let datagram = receive(socket, buffer, control)?;
+            let datagram = receive(socket, buffer)?;
             self.forward(datagram, &buffer[..datagram.len]);
         }
         Ok(())
@@ -135,8 +125,10 @@ impl Receiver {
         let counters = &self.relay.shared.counters;
         let known = self.relay.flows().lookup(&key, Instant::now()).map(|flow| Arc::clone(&flow.backend));
         let sent = match known {
-            Some(backend) => send_on(backend.get_ref(), payload),
-            None => self.open_flow(key).and_then(|backend| send_on(backend.get_ref(), payload)),
+            Some(backend) => send_on(backend.get_ref(), payload, datagram.segment),
+            None => {
+                self.open_flow(key).and_then(|backend| send_on(backend.get_ref(), payload, datagram.segment))
+            }
         };
         match sent {
             Ok(()) => counters.to_backend.packet(payload.len()),
@@ -185,8 +177,7 @@ impl Receiver {
     async fn reply_all(self: Arc<Self>, key: FlowKey, serial: u64, backend: Arc<AsyncFd<UdpSocket>>) {
         while let Ok(mut ready) = backend.readable().await {
             let outcome = ready.try_io(|backend| {
-                SCRATCH
-                    .with_borrow_mut(|(buffer, _)| self.reply_burst(key, serial, backend.get_ref(), buffer))
+                SCRATCH.with_borrow_mut(|buffer| self.reply_burst(key, serial, backend.get_ref(), buffer))
             });
             if let Ok(Err(error)) = outcome
                 && error.kind() != io::ErrorKind::ConnectionRefused
@@ -210,7 +201,7 @@ impl Receiver {
             self.relay.flows().touch(&key, serial, Instant::now());
             let counters = &self.relay.shared.counters;
             // Whatever a reply runs into (a full queue, a firewall, no route), the flow stays: the next may pass.
-            match send(self.socket.get_ref(), &buffer[..n], key.client, key.local) {
+            match send(self.socket.get_ref(), &buffer[..n], key.client, key.local, None) {
                 Ok(()) => counters.to_client.packet(n),
                 Err(error) => {
                     counters.errors.add(1);
@@ -224,38 +215,6 @@ impl Receiver {
     fn port(&self) -> u16 {
         self.socket.get_ref().local_addr().ok().and_then(|a| a.as_socket()).map_or(0, |a| a.port())
     }
-}
-
-/// Sends one datagram to the backend. Earlier datagrams' port-unreachable errors come back from `send` instead of
-/// its own result and the datagram isn't sent (udp(7)): then it is sent again.
-fn send_on(backend: &UdpSocket, payload: &[u8]) -> io::Result<()> {
-    let mut refusals = 0;
-    loop {
-        match backend.send(payload) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && refusals < REFUSALS => {
-                refusals += 1
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
-    let any: IpAddr = match target {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // A UDP port is one flow's alone, whatever the target: nothing is gained by choosing it late.
-    let socket = UdpSocket::bind((source.unwrap_or(any), 0))?;
-    socket.set_nonblocking(true)?;
-    socket.connect(target)?;
-    Ok(socket)
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    is_spent(error)
-        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Ends flows as they become idle for too long.

@@ -1,27 +1,39 @@
 //! One TCP connection: what each of its events leads to.
 //!
+//! It begins with the PROXY protocol's header, where one is due, dials the backend, and relays.
+//!
 //! A connection is received from as soon as it is accepted: what the client says while the backend is still being
 //! dialled is kept, and a client that resets meanwhile is noticed. It owns its two sockets until no operation on them is
 //! left in the ring; only then are they closed, so that no operation ever meets another socket of the same number.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use socket2::{SockAddr, SockRef};
 
-use super::half::{ENOUGH, Half, Pumped};
+use super::greeting::{Beginning, Greeting, Heard};
+use super::half::{ENOUGH, Half, Pumped, send_all};
 use super::shared::Shared;
 use super::token::{Event, Token};
 use crate::counters::Traffic;
-use crate::engine::turned_away;
+use crate::engine::{rejected, turned_away};
+use crate::sources::is_spent;
 use crate::splice::Pool;
+use crate::sys::buffers::Lease;
 use crate::sys::ring::{Completion, Ring};
+use crate::tcp::proxy_protocol::Rejection;
 use crate::tcp::{DialFailure, Direction, Ends, Finish, is_passing};
 use crate::{listen, log_error};
 
 /// What poll(2) says of a stream that is gone both ways.
 const BROKEN: u32 = (libc::POLLERR | libc::POLLHUP).cast_unsigned() as u32;
+
+/// How long to wait for descriptors or ports before dialling again: at first, and when that didn't help. Each try for a
+/// port looks at all of them.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// What events act upon.
 pub(super) struct Context<'a> {
@@ -37,14 +49,18 @@ pub(super) enum Wish {
     Nothing,
     /// Another turn soon: there is more to splice.
     Turn,
-    /// To be dialled again in a moment.
-    Retry,
+    /// To be dialled again after this long.
+    Retry(Duration),
+    /// The connect time-out to begin anew.
+    Renewal,
     /// Its end: nothing of it is left in the ring.
     Removal,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
+    /// A trusted client has to say who it speaks for.
+    Greeting,
     Dialling,
     Relaying,
     /// Only operations to wait for are left.
@@ -65,12 +81,22 @@ pub(super) struct Connection {
     up: Half,
     down: Half,
     ends: Ends,
-    born: Instant,
+    /// When its current phase began, for time-outs.
+    begun: Instant,
     kept_alive: bool,
+    /// What a trusted client has said so far.
+    greeting: Option<Box<Greeting>>,
+    /// What the backend gets first.
+    header: Vec<u8>,
+    /// Addresses that this attempt hasn't tried to dial from yet, the next one last.
+    untried: Vec<Option<IpAddr>>,
+    /// Why the last attempt has to be repeated, and after how long.
+    shortage: Option<io::Error>,
+    pause: Duration,
 }
 
 impl Connection {
-    pub(super) fn new(client: OwnedFd, listener: u32, slot: u32, born: Instant) -> Box<Self> {
+    pub(super) fn new(client: OwnedFd, listener: u32, slot: u32, now: Instant) -> Box<Self> {
         Box::new(Self {
             client,
             backend: None,
@@ -81,59 +107,112 @@ impl Connection {
             up: Half::default(),
             down: Half::default(),
             ends: Ends::default(),
-            born,
+            begun: now,
             kept_alive: false,
+            greeting: None,
+            header: Vec::new(),
+            untried: Vec::new(),
+            shortage: None,
+            pause: PAUSE,
         })
     }
 
-    pub(super) fn born(&self) -> Instant {
-        self.born
+    /// When its time-out began to run.
+    pub(super) fn begun(&self) -> Instant {
+        self.begun
     }
 
-    pub(super) fn is_dialling(&self) -> bool {
-        self.phase == Phase::Dialling
+    /// Whether its time-out runs.
+    pub(super) fn is_beginning(&self) -> bool {
+        matches!(self.phase, Phase::Greeting | Phase::Dialling)
     }
 
-    /// Starts everything: the dial, and listening to the client.
+    /// Starts everything: the header or the dial, and listening to the client.
     pub(super) fn open(&mut self, cx: &mut Context<'_>) -> Wish {
-        let wish = self.dial(cx);
+        let wish = match Beginning::of(self.client.as_fd(), &cx.shared.options) {
+            Beginning::Dial(header) => {
+                self.header = header;
+                self.dial(cx)
+            }
+            Beginning::Listen(greeting) => {
+                self.greeting = Some(greeting);
+                self.phase = Phase::Greeting;
+                Wish::Nothing
+            }
+            Beginning::Over => {
+                self.finish(Finish::Reset, cx);
+                Wish::Nothing
+            }
+        };
         self.receive(Direction::Up, cx);
         self.wish_or(wish)
     }
 
-    /// Dials the backend. It is called again after a [`Wish::Retry`].
+    /// Dials the backend, from the next address in turn. It is called again after a [`Wish::Retry`].
     pub(super) fn dial(&mut self, cx: &mut Context<'_>) -> Wish {
         if self.phase != Phase::Dialling || self.backend.is_some() {
             return Wish::Nothing;
         }
-        let target = cx.shared.targets[self.listener as usize];
-        match listen::stream_socket(target) {
-            Ok(socket) => {
-                let token = self.token(Event::Connected);
-                cx.ring.connect(socket.as_fd(), SockAddr::from(target), token);
-                self.in_flight += 1;
-                self.backend = Some(socket.into());
-                Wish::Nothing
+        loop {
+            match self.dial_once(cx) {
+                Ok(()) => return Wish::Nothing,
+                Err(error) if is_spent(&error) && !self.untried.is_empty() => {}
+                Err(error) => return self.undialled(error, cx),
             }
-            Err(error) if is_passing(&error) => Wish::Retry,
-            Err(error) => self.turn_away(&DialFailure::from_connect(target, error), cx),
         }
     }
 
-    /// The connect time-out is over.
-    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) -> Wish {
-        if self.phase != Phase::Dialling {
-            return Wish::Nothing;
+    fn dial_once(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let target = self.target(cx);
+        let socket = listen::stream_socket(target)?;
+        let sources = &cx.shared.sources;
+        if !sources.is_empty() {
+            if self.untried.is_empty() {
+                self.untried = sources.turn().collect();
+                self.untried.reverse();
+            }
+            if let Some(Some(source)) = self.untried.pop() {
+                listen::connect_from(&SockRef::from(&socket), source)?;
+            }
         }
-        let target = cx.shared.targets[self.listener as usize];
-        self.turn_away(&DialFailure::TimedOut(target, cx.shared.options.connect_timeout), cx)
+        cx.ring.connect(socket.as_fd(), SockAddr::from(target), self.token(Event::Connected));
+        self.in_flight += 1;
+        self.backend = Some(socket.into());
+        Ok(())
+    }
+
+    /// An attempt to dial failed: for now, or for good.
+    fn undialled(&mut self, error: io::Error, cx: &mut Context<'_>) -> Wish {
+        if is_passing(&error) {
+            self.shortage = Some(error);
+            let pause = self.pause;
+            self.pause = (pause * 2).min(LONGEST_PAUSE);
+            return Wish::Retry(pause);
+        }
+        self.turn_away(&DialFailure::from_connect(self.target(cx), error), cx)
+    }
+
+    /// The time-out is over.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) -> Wish {
+        let patience = cx.shared.options.connect_timeout;
+        if let Some(greeting) = &self.greeting {
+            let rejection = greeting.late(patience);
+            return self.reject(&rejection, cx);
+        }
+        let target = self.target(cx);
+        // A shortage until the end is the reason, not the backend's silence.
+        let failure = match self.shortage.take() {
+            Some(source) if self.backend.is_none() => DialFailure::Failed { target, source },
+            _ => DialFailure::TimedOut(target, patience),
+        };
+        self.turn_away(&failure, cx)
     }
 
     /// Makes a connection that lasts notice a backend that vanished. Not at birth: most don't live for so long, and
     /// it takes four calls.
     pub(super) fn keep_alive(&mut self, now: Instant, age: Duration) {
         if let (false, Some(backend)) = (self.kept_alive, &self.backend)
-            && now.duration_since(self.born) >= age
+            && now.duration_since(self.begun) >= age
         {
             self.kept_alive = true;
             let _ = listen::keep_alive(&SockRef::from(backend)); // one that is gone needs none
@@ -150,20 +229,23 @@ impl Connection {
         if !completion.more() {
             self.in_flight -= 1;
         }
-        match event {
+        let wish = match event {
             Event::Connected => return self.connected(completion, cx),
             Event::Received(direction) => self.received(direction, completion, cx),
-            Event::Writable(direction) => self.half(direction).awaiting_room = false,
-            Event::Readable(direction) => self.half(direction).awaiting_data = false,
-            Event::Broke(direction) => self.watch_result(direction, completion, cx),
-        }
-        match event {
-            Event::Received(direction) | Event::Writable(direction) | Event::Readable(direction) => {
-                let wish = self.advance(direction, cx);
-                self.wish_or(wish)
+            Event::Writable(direction) => {
+                self.half(direction).awaiting_room = false;
+                self.advance(direction, cx)
             }
-            Event::Connected | Event::Broke(_) => self.wish_or(Wish::Nothing),
-        }
+            Event::Readable(direction) => {
+                self.half(direction).awaiting_data = false;
+                self.advance(direction, cx)
+            }
+            Event::Broke(direction) => {
+                self.watch_result(direction, completion, cx);
+                Wish::Nothing
+            }
+        };
+        self.wish_or(wish)
     }
 
     /// Another turn of both directions.
@@ -179,50 +261,92 @@ impl Connection {
         }
         if let Err(error) = completion.outcome() {
             self.backend = None;
-            if is_passing(&error) {
-                return Wish::Retry;
-            }
-            let target = cx.shared.targets[self.listener as usize];
-            let wish = self.turn_away(&DialFailure::from_connect(target, error), cx);
+            let wish = if is_spent(&error) && !self.untried.is_empty() {
+                self.dial(cx)
+            } else {
+                self.undialled(error, cx)
+            };
             return self.wish_or(wish);
         }
         self.phase = Phase::Relaying;
+        self.untried = Vec::new();
+        let header = std::mem::take(&mut self.header);
+        if !header.is_empty()
+            && let Some(backend) = &self.backend
+            && send_all(backend.as_fd(), &header).is_err()
+        {
+            self.finish(Finish::Reset, cx);
+            return self.wish_or(Wish::Nothing);
+        }
         let down = self.advance(Direction::Down, cx);
         let up = self.advance(Direction::Up, cx);
         self.wish_or(if up == Wish::Nothing { down } else { up })
     }
 
-    fn received(&mut self, direction: Direction, completion: Completion, cx: &mut Context<'_>) {
-        let lease = cx.ring.received(&completion);
+    /// A piece of a trusted client's stream, until its header is complete; nothing for its end.
+    fn hear(&mut self, piece: &[u8], cx: &mut Context<'_>) -> Wish {
+        let Some(greeting) = &mut self.greeting else { return Wish::Nothing };
+        let heard = if piece.is_empty() {
+            Heard::Rejected(greeting.ended())
+        } else {
+            greeting.hear(piece, &cx.shared.options)
+        };
+        match heard {
+            Heard::More => Wish::Nothing,
+            Heard::All { len, header } => {
+                self.up.keep(&piece[len..]);
+                (self.greeting, self.header) = (None, header);
+                (self.phase, self.begun) = (Phase::Dialling, Instant::now());
+                Wish::Renewal
+            }
+            Heard::Rejected(rejection) => self.reject(&rejection, cx),
+        }
+    }
+
+    fn received(&mut self, direction: Direction, completion: Completion, cx: &mut Context<'_>) -> Wish {
         if !completion.more() {
             let half = self.half(direction);
             (half.receiving, half.stopping) = (false, false);
         }
-        match completion.outcome() {
-            Ok(0) => self.half(direction).ended = true,
-            Ok(_) => {
-                if let Some(lease) = &lease
-                    && self.phase != Phase::Over
-                    && self.ends.is_open(direction)
-                {
-                    let (data, cut) = (cx.ring.bytes(lease), lease.is_last());
-                    if self.phase == Phase::Dialling {
-                        self.half(direction).keep(data);
-                    } else if let Some((half, _, to)) = self.way(direction) {
-                        let passed = half.pass_on(data, to, traffic(cx.shared, direction));
-                        half.weigh(data.len(), cut, cx.pipes, cx.shared);
-                        if passed.is_err() {
-                            self.receiver_broke(direction, cx);
+        let lease = cx.ring.received(&completion);
+        let mut wish = Wish::Nothing;
+        match (completion.outcome(), self.phase) {
+            (_, Phase::Over) => {}
+            // Out of buffers: by now they are back. Cancelled: `advance` knows what for.
+            (Err(error), _) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
+            (Err(_) | Ok(0), Phase::Greeting) => wish = self.hear(&[], cx),
+            (Err(error), _) => self.source_broke(direction, &error, cx),
+            (Ok(0), _) => self.half(direction).ended = true,
+            (Ok(_), phase) => {
+                if let Some(lease) = &lease {
+                    match phase {
+                        // A copy of one header, so that the ring is free meanwhile.
+                        Phase::Greeting => {
+                            let piece = cx.ring.bytes(lease).to_vec();
+                            wish = self.hear(&piece, cx);
                         }
+                        Phase::Dialling => self.half(direction).keep(cx.ring.bytes(lease)),
+                        Phase::Relaying | Phase::Over => self.pass_on(direction, lease, cx),
                     }
                 }
             }
-            // Out of buffers: by now they are back. Cancelled: `advance` knows what for.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED)) => {}
-            Err(error) => self.source_broke(direction, &error, cx),
         }
         if let Some(lease) = lease {
             cx.ring.give_back(lease);
+        }
+        if wish == Wish::Nothing { self.advance(direction, cx) } else { wish }
+    }
+
+    fn pass_on(&mut self, direction: Direction, lease: &Lease, cx: &mut Context<'_>) {
+        if !self.ends.is_open(direction) {
+            return;
+        }
+        let Some((half, _, to)) = self.way(direction) else { return };
+        let data = cx.ring.bytes(lease);
+        let passed = half.pass_on(data, to, traffic(cx.shared, direction));
+        half.weigh(data.len(), lease.is_last(), cx.pipes, cx.shared);
+        if passed.is_err() {
+            self.receiver_broke(direction, cx);
         }
     }
 
@@ -231,7 +355,7 @@ impl Connection {
         if self.phase == Phase::Over || !self.ends.is_open(direction) {
             return Wish::Nothing;
         }
-        if self.phase == Phase::Dialling || self.half(direction).awaiting_room {
+        if self.is_beginning() || self.half(direction).awaiting_room {
             self.hold_back(direction, cx);
             return Wish::Nothing;
         }
@@ -381,7 +505,7 @@ impl Connection {
 
     fn source_broke(&mut self, direction: Direction, error: &io::Error, cx: &mut Context<'_>) {
         if self.phase == Phase::Dialling && direction == Direction::Up {
-            let target = cx.shared.targets[self.listener as usize];
+            let target = self.target(cx);
             log_error!(Dial, "{}", DialFailure::ClientLeft(target));
         } else if error.kind() == io::ErrorKind::OutOfMemory {
             cx.shared.counters.errors.add(1);
@@ -406,6 +530,12 @@ impl Connection {
 
     fn turn_away(&mut self, failure: &DialFailure, cx: &mut Context<'_>) -> Wish {
         turned_away(failure, &cx.shared.counters);
+        self.finish(Finish::Reset, cx);
+        self.wish_or(Wish::Nothing)
+    }
+
+    fn reject(&mut self, rejection: &Rejection, cx: &mut Context<'_>) -> Wish {
+        rejected(rejection, &cx.shared.counters);
         self.finish(Finish::Reset, cx);
         self.wish_or(Wish::Nothing)
     }
@@ -443,6 +573,10 @@ impl Connection {
 
     fn token(&self, event: Event) -> u64 {
         Token::Connection { slot: self.slot, event }.encode()
+    }
+
+    fn target(&self, cx: &Context<'_>) -> SocketAddr {
+        cx.shared.targets[self.listener as usize]
     }
 
     fn half(&mut self, direction: Direction) -> &mut Half {

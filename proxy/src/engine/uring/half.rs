@@ -193,6 +193,11 @@ impl Half {
     }
 }
 
+/// Sends all of `data`, which fits into any new socket's buffer.
+pub(super) fn send_all(to: BorrowedFd<'_>, data: &[u8]) -> io::Result<()> {
+    if send_now(to, data)? == data.len() { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
+}
+
 /// Sends what the socket takes at once; `Ok(0)` when it takes nothing now.
 fn send_now(to: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     match send(to.as_raw_fd(), data, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {

@@ -19,21 +19,26 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::Job;
 use crate::control;
 use crate::limits;
+use crate::mapping::Protocol;
+use crate::sources::Sources;
 use crate::sys::ring::{Completion, Wait};
 
 mod connection;
 mod front;
+mod greeting;
 mod half;
 mod reactor;
 mod shared;
 mod threads;
 mod token;
+mod udp;
 
 use front::{Front, Rest};
 use reactor::Reactor;
 use shared::{Budget, Shared};
 use threads::Threads;
 use token::Token;
+use udp::Datagrams;
 
 /// What the counters call this engine.
 pub(super) const NAME: &str = "uring";
@@ -59,17 +64,23 @@ pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
     // Before there is another thread, which would get them.
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let threads = job.serve.options.threads.get();
+    let (threads, protocol) = (job.serve.options.threads.get(), job.protocol());
     let shared = Arc::new(Shared {
         budget: Budget::new(limits::descriptor_budget(job.listeners.len(), threads)),
         counters: Arc::clone(&job.counters),
         targets: job.listeners.iter().map(|listener| listener.target).collect(),
+        sources: Sources::new(&job.serve.options.source_ips),
         options: job.serve.options,
     });
     let threads = Threads::new(Arc::clone(&shared));
     let mut reactor = Reactor::new(Arc::clone(&shared), threads.here())?;
+    let (streams, datagrams) = match protocol {
+        Protocol::Udp => (Vec::new(), job.listeners),
+        Protocol::Tcp | Protocol::Sctp => (job.listeners, Vec::new()),
+    };
     let mut main = Main {
-        front: Front::new(job.listeners, threads, Arc::clone(&shared)),
+        front: Front::new(streams, threads, Arc::clone(&shared)),
+        datagrams: Datagrams::new(datagrams, Arc::clone(&shared), &mut reactor.ring)?,
         control: job.control,
         deaf: Vec::new(),
         signals,
@@ -93,6 +104,7 @@ enum Ending {
 /// What only the main thread has.
 struct Main {
     front: Front,
+    datagrams: Datagrams,
     control: Vec<control::Server>,
     /// Control sockets that somebody waits at, for want of a descriptor.
     deaf: Vec<u32>,
@@ -108,6 +120,7 @@ impl Main {
             reactor.ring.poll(server.as_fd(), libc::POLLIN, Token::Control(number).encode());
         }
         self.front.open(reactor);
+        self.datagrams.open(&mut reactor.ring);
     }
 
     fn serve(mut self, mut reactor: Reactor) -> io::Result<()> {
@@ -115,19 +128,22 @@ impl Main {
         while !self.is_over() {
             let wait = self.wait(&reactor);
             reactor.ring.enter(wait, &mut completions)?;
+            self.datagrams.begin_turn();
             for completion in &completions {
                 self.handle(*completion, &mut reactor);
             }
             reactor.tend();
             self.front.tend(&mut reactor);
+            self.datagrams.tend(&mut reactor.ring);
             for number in std::mem::take(&mut self.deaf) {
                 self.answer(number, &mut reactor);
             }
         }
         // An operation holds its listener beyond the end of the process, for milliseconds in which the port is taken.
         self.front.close(Rest::Leave, &mut reactor);
+        self.datagrams.close(&mut reactor.ring);
         let patience = Instant::now() + CLOSING;
-        while !self.front.is_closed() && Instant::now() < patience {
+        while !(self.front.is_closed() && self.datagrams.is_closed()) && Instant::now() < patience {
             reactor.ring.enter(Wait::AtMost(CLOSING), &mut completions)?;
             for completion in &completions {
                 self.handle(*completion, &mut reactor);
@@ -150,11 +166,9 @@ impl Main {
             }
             Token::Control(number) => self.answer(number, reactor),
             Token::Signal => self.signalled(&completion, reactor),
-            Token::Nothing
-            | Token::HandedOver(_)
-            | Token::Datagrams(_)
-            | Token::Replies(_)
-            | Token::Sent(_) => {}
+            Token::Datagrams(listener) => self.datagrams.received(listener, completion, &mut reactor.ring),
+            Token::Replies(slot) => self.datagrams.replied(slot, completion, &mut reactor.ring),
+            Token::Nothing | Token::HandedOver(_) => {}
         }
     }
 
@@ -173,7 +187,8 @@ impl Main {
         let wait = reactor.wait();
         let drain = matches!(self.ending, Ending::Draining(_)).then_some(DRAIN_CHECK);
         let deaf = (!self.deaf.is_empty()).then_some(TROUBLE);
-        match (wait, [drain, deaf, self.front.next()].into_iter().flatten().min()) {
+        let idle = self.datagrams.next().map(|at| at.saturating_duration_since(Instant::now()));
+        match (wait, [drain, deaf, self.front.next(), idle].into_iter().flatten().min()) {
             (Wait::No, _) => Wait::No,
             (Wait::AtMost(time), Some(ours)) => Wait::AtMost(time.min(ours)),
             (Wait::Forever, Some(ours)) => Wait::AtMost(ours),

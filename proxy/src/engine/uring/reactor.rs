@@ -1,6 +1,7 @@
 //! A thread's connections: which there are, when they need something without an event, and their end.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,8 +25,6 @@ const ENTRIES: u32 = 128;
 const BUFFERS: Layout = Layout { count: 8, size: 32 * 1024, incremental: true };
 /// The same where the kernel gives a whole buffer to each message.
 const WHOLE_BUFFERS: Layout = Layout { count: 64, size: 4096, incremental: false };
-/// How long to wait for descriptors or ports before dialling again.
-const RETRY: Duration = Duration::from_millis(20);
 /// The age at which a connection gets keepalive, and how often we look.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
@@ -37,10 +36,10 @@ pub(super) struct Reactor {
     open: Arc<AtomicUsize>,
     connections: Slab<Box<Connection>>,
     pipes: Pool,
-    /// Dials under way, the oldest first. Most are over when they come up.
+    /// Headers and dials under way, the oldest first. Most are over when they come up.
     dials: VecDeque<(Instant, usize)>,
-    /// Dials to be tried again.
-    retries: VecDeque<(Instant, usize)>,
+    /// Dials to be tried again, the first one on top.
+    retries: BinaryHeap<Reverse<(Instant, usize)>>,
     /// Connections that asked for another turn.
     turns: Vec<usize>,
     /// When to look for connections that have become old enough for keepalive.
@@ -56,7 +55,7 @@ impl Reactor {
             connections: Slab::new(),
             pipes: Pool::default(),
             dials: VecDeque::new(),
-            retries: VecDeque::new(),
+            retries: BinaryHeap::new(),
             turns: Vec::new(),
             keep_alive: None,
         })
@@ -103,17 +102,19 @@ impl Reactor {
             return;
         }
         let now = Instant::now();
-        while self.retries.pop_front_if(|(at, _)| *at <= now).map(|(_, number)| self.redial(number)).is_some()
-        {
+        while self.retries.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            if let Some(Reverse((_, number))) = self.retries.pop() {
+                self.act(number, Connection::dial);
+            }
         }
         let patience = self.shared.options.connect_timeout;
         while let Some((begun, number)) = self.dials.front().copied() {
-            let dialling = self.dialling(number, begun);
-            if dialling && now < begun + patience {
+            let beginning = self.is_beginning(number, begun);
+            if beginning && now < begun + patience {
                 break;
             }
             self.dials.pop_front();
-            if dialling {
+            if beginning {
                 self.act(number, Connection::give_up);
             }
         }
@@ -132,17 +133,13 @@ impl Reactor {
             return Wait::No;
         }
         let dial = self.dials.front().map(|(begun, _)| *begun + self.shared.options.connect_timeout);
-        let retry = self.retries.front().map(|(at, _)| *at);
+        let retry = self.retries.peek().map(|Reverse((at, _))| *at);
         let next = [dial, retry, self.keep_alive].into_iter().flatten().min();
         next.map_or(Wait::Forever, |at| Wait::AtMost(at.saturating_duration_since(Instant::now())))
     }
 
-    fn dialling(&self, number: usize, begun: Instant) -> bool {
-        self.connections.get(number).is_some_and(|c| c.born() == begun && c.is_dialling())
-    }
-
-    fn redial(&mut self, number: usize) {
-        self.act(number, Connection::dial);
+    fn is_beginning(&self, number: usize, begun: Instant) -> bool {
+        self.connections.get(number).is_some_and(|c| c.begun() == begun && c.is_beginning())
     }
 
     fn act(&mut self, number: usize, event: impl FnOnce(&mut Connection, &mut Context<'_>) -> Wish) {
@@ -151,7 +148,11 @@ impl Reactor {
         match event(connection, &mut cx) {
             Wish::Nothing => {}
             Wish::Turn => self.turns.push(number),
-            Wish::Retry => self.retries.push_back((Instant::now() + RETRY, number)),
+            Wish::Retry(pause) => self.retries.push(Reverse((Instant::now() + pause, number))),
+            Wish::Renewal => {
+                self.dials.push_back((connection.begun(), number));
+                self.act(number, Connection::dial);
+            }
             Wish::Removal => {
                 drop(self.connections.remove(number));
                 self.forget();

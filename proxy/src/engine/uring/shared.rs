@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use crate::counters::Counters;
 use crate::flags::Options;
+use crate::sources::Sources;
 
 /// Options, counters, targets, and how many descriptors there are left.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub(super) struct Shared {
     /// Where each listener leads, by its number.
     pub(super) targets: Box<[SocketAddr]>,
     pub(super) budget: Budget,
+    pub(super) sources: Sources,
 }
 
 /// Descriptors that traffic may still take; see [`crate::limits`].

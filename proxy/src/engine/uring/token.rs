@@ -25,8 +25,6 @@ pub(super) enum Token {
     Datagrams(u32),
     /// Replies for the flow in this slot.
     Replies(u32),
-    /// A datagram was sent, from this slot of the outbox.
-    Sent(u32),
 }
 
 /// What can happen to a connection.
@@ -61,7 +59,6 @@ impl Token {
             Self::Told { listener, descriptor } => (6, listener, descriptor),
             Self::Datagrams(listener) => (7, 0, listener),
             Self::Replies(slot) => (8, 0, slot),
-            Self::Sent(slot) => (9, 0, slot),
             Self::Connection { slot, event } => (16 + event.number(), 0, slot),
         };
         debug_assert!(low < 1 << LISTENER_BITS, "more listeners than ports");
@@ -84,7 +81,6 @@ impl Token {
             6 => Self::Told { listener: low, descriptor: high },
             7 => Self::Datagrams(high),
             8 => Self::Replies(high),
-            9 => Self::Sent(high),
             kind => Event::from_number(kind.wrapping_sub(16))
                 .map_or(Self::Nothing, |event| Self::Connection { slot: high, event }),
         }
@@ -133,7 +129,6 @@ mod tests {
                 Token::Told { listener: n & 0xff_ffff, descriptor: n },
                 Token::Datagrams(n),
                 Token::Replies(n),
-                Token::Sent(n),
             ]);
             for direction in [Up, Down] {
                 for event in [

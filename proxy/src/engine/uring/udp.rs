@@ -1,0 +1,315 @@
+//! UDP: a receive per listening socket and per flow in the ring, and a plain call for each datagram sent on.
+//!
+//! Everything happens on the main thread. Datagrams arrive in the ring's buffers, up to a ring full at a time, and are
+//! sent on from there: nothing is copied or allocated for one. What a full socket doesn't take is dropped and counted,
+//! as a network would. Batches of one size, which the kernel doesn't take apart for us (GRO), are sent on as such.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use slab::Slab;
+use socket2::Socket;
+
+use super::shared::Shared;
+use super::token::Token;
+use crate::counters::Traffic;
+use crate::listen::{Listener, reason};
+use crate::sources::first_unspent;
+use crate::sys::buffers::Layout;
+use crate::sys::datagram::{self, Datagram, OVERHEAD};
+use crate::sys::ring::{Completion, Ring};
+use crate::udp::{FlowKey, FlowTable, connect, is_shortage, local_of, segment_of, send, send_on};
+use crate::{limits, log_error};
+
+/// The largest datagram there is: IPv6 without jumbograms carries up to 65,527 bytes of payload.
+const LARGEST: usize = 65_535;
+/// A buffer for each datagram of a batch. Only the pages that datagrams reach are ever memory.
+const BUFFERS: Layout = Layout { count: 32, size: 68 * 1024, incremental: false };
+const _: () = assert!(BUFFERS.size as usize >= OVERHEAD + LARGEST, "the largest datagram fits");
+
+/// A listening socket.
+struct Receiver {
+    socket: Socket,
+    target: SocketAddr,
+}
+
+/// A flow's end at the backend. The slot lives until the ring has let go of the socket.
+struct Backend {
+    /// Gone when the flow is over.
+    socket: Option<UdpSocket>,
+    key: FlowKey,
+    serial: u64,
+    /// The turn in which its receive went into the ring: perhaps not to the kernel yet.
+    armed: u64,
+}
+
+/// The listeners and flows of a UDP mapping.
+pub(super) struct Datagrams {
+    receivers: Vec<Receiver>,
+    flows: FlowTable<Instant, u32>,
+    backends: Slab<Backend>,
+    /// Slots of flows that are over, whose receives are still to be cancelled.
+    ended: Vec<u32>,
+    /// Counts batches of completions.
+    turn: u64,
+    now: Instant,
+    /// Receives of listeners in the ring.
+    in_flight: usize,
+    closing: bool,
+    shared: Arc<Shared>,
+}
+
+impl Datagrams {
+    /// # Errors
+    /// When the ring gets no buffers.
+    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>, ring: &mut Ring) -> io::Result<Self> {
+        let options = &shared.options;
+        // A flow takes a descriptor: never more flows than descriptors.
+        let most = limits::descriptor_budget(listeners.len(), 1);
+        let bound = options.udp_flows.min(most.try_into().unwrap_or(options.udp_flows));
+        if !listeners.is_empty() {
+            ring.provide_buffers(BUFFERS, BUFFERS)?;
+        }
+        let receiver = |listener: Listener| {
+            take_batches(&listener.socket);
+            Receiver { socket: listener.socket, target: listener.target }
+        };
+        Ok(Self {
+            receivers: listeners.into_iter().map(receiver).collect(),
+            flows: FlowTable::new(bound, options.udp_timeout),
+            backends: Slab::new(),
+            ended: Vec::new(),
+            turn: 0,
+            now: Instant::now(),
+            in_flight: 0,
+            closing: false,
+            shared,
+        })
+    }
+
+    /// Begins to receive, on all listeners.
+    pub(super) fn open(&mut self, ring: &mut Ring) {
+        for (number, receiver) in (0..).zip(&self.receivers) {
+            ring.receive_datagrams(receiver.socket.as_fd(), Token::Datagrams(number).encode());
+        }
+        self.in_flight = self.receivers.len();
+    }
+
+    /// A new batch of completions begins.
+    pub(super) fn begin_turn(&mut self) {
+        self.turn += 1;
+        if !self.receivers.is_empty() {
+            self.now = Instant::now();
+        }
+    }
+
+    /// A datagram of a client's.
+    pub(super) fn received(&mut self, listener: u32, completion: Completion, ring: &mut Ring) {
+        if let Some(lease) = ring.received(&completion) {
+            if completion.result >= 0
+                && let Some(datagram) = datagram::parse(ring.bytes(&lease))
+            {
+                let opened = self.forward(listener, &datagram);
+                ring.give_back(lease);
+                if let Some(slot) = opened {
+                    self.receive_replies(slot, ring);
+                }
+            } else {
+                ring.give_back(lease);
+            }
+        } else if let Err(error) = completion.outcome()
+            && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED))
+        {
+            // Errors of earlier replies surface here too (udp(7)); none of them is the end.
+            self.trouble(&format_args!("receiving on listener {listener}: {}", reason(&error)));
+        }
+        if completion.more() {
+            return;
+        }
+        match self.receivers.get(listener as usize) {
+            Some(receiver) if !self.closing => {
+                ring.receive_datagrams(receiver.socket.as_fd(), Token::Datagrams(listener).encode());
+            }
+            _ => self.in_flight -= 1,
+        }
+    }
+
+    /// A reply of the backend's.
+    pub(super) fn replied(&mut self, slot: u32, completion: Completion, ring: &mut Ring) {
+        let lease = ring.received(&completion);
+        if let Some(backend) = self.backends.get(slot as usize)
+            && backend.socket.is_some()
+        {
+            if let (Some(lease), true) = (&lease, completion.result >= 0) {
+                if let Some(datagram) = datagram::parse(ring.bytes(lease)) {
+                    self.flows.touch(&backend.key, backend.serial, self.now);
+                    self.reply(&backend.key, &datagram);
+                }
+            } else if let Err(error) = completion.outcome()
+                && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED | libc::ECONNREFUSED))
+            {
+                self.trouble(&format_args!("receiving from the backend: {}", reason(&error)));
+            }
+        }
+        if let Some(lease) = lease {
+            ring.give_back(lease);
+        }
+        if !completion.more() {
+            if self.backends.get(slot as usize).is_some_and(|backend| backend.socket.is_some()) {
+                self.receive_replies(slot, ring);
+            } else if self.backends.contains(slot as usize) {
+                self.backends.remove(slot as usize);
+            }
+        }
+    }
+
+    /// Ends flows that have been idle for too long, and lets go of those that are over.
+    pub(super) fn tend(&mut self, ring: &mut Ring) {
+        if !self.flows.is_empty() {
+            let now = Instant::now();
+            while let Some(slot) = self.flows.expire(now) {
+                self.end(slot);
+            }
+        }
+        if self.ended.is_empty() {
+            return;
+        }
+        for slot in &self.ended {
+            ring.cancel(Token::Replies(*slot).encode(), Token::Nothing.encode());
+        }
+        // Sockets that are still open belong to operations the kernel doesn't know of yet.
+        ring.submit();
+        for slot in self.ended.drain(..) {
+            if let Some(backend) = self.backends.get_mut(slot as usize) {
+                backend.socket = None;
+            }
+        }
+    }
+
+    /// When to tend next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.flows.next_expiry()
+    }
+
+    /// Receives from nobody any more. The listening sockets are closed as soon as the ring lets go of them.
+    pub(super) fn close(&mut self, ring: &mut Ring) {
+        for (number, _) in (0..).zip(&self.receivers) {
+            ring.cancel(Token::Datagrams(number).encode(), Token::Nothing.encode());
+        }
+        self.closing = true;
+    }
+
+    /// Whether the ring has let go of all listeners.
+    pub(super) fn is_closed(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    /// Sends a client's datagrams on. Returns the slot of the flow that had to be opened for it.
+    fn forward(&mut self, listener: u32, datagram: &Datagram<'_>) -> Option<u32> {
+        let target = self.receivers.get(listener as usize)?.target;
+        let key = FlowKey { listener, client: datagram.from?, local: local_of(datagram.control) };
+        let (slot, opened) = match self.flows.lookup(&key, self.now) {
+            Some(slot) => (Ok(*slot), None),
+            None => {
+                let slot = self.open_flow(key, target);
+                let opened = slot.as_ref().ok().copied();
+                (slot, opened)
+            }
+        };
+        let segment = segment_of(datagram.control);
+        let sent = slot.and_then(|slot| match self.backends.get(slot as usize) {
+            Some(Backend { socket: Some(socket), .. }) => send_on(socket, datagram.payload, segment),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        });
+        match sent {
+            Ok(()) => count(&self.shared.counters.to_backend, datagram.payload, segment),
+            Err(error) => self.trouble(&format_args!("datagram to {target} dropped: {}", reason(&error))),
+        }
+        opened
+    }
+
+    fn open_flow(&mut self, key: FlowKey, target: SocketAddr) -> io::Result<u32> {
+        let shared = Arc::clone(&self.shared);
+        let connect = || first_unspent(&shared.sources, |source| connect(target, source));
+        let socket = match connect() {
+            // Descriptors or ports are short: the flow idle longest has one.
+            Err(error) if is_shortage(&error) && self.evict() => connect(),
+            result => result,
+        }?;
+        take_batches(&socket);
+        let entry = self.backends.vacant_entry();
+        let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX); // fewer flows than descriptors
+        let (serial, evicted) = self.flows.insert(key, self.now, |_| slot);
+        entry.insert(Backend { socket: Some(socket), key, serial, armed: self.turn });
+        self.shared.counters.flows.open.up();
+        self.shared.counters.flows.total.add(1);
+        if let Some(evicted) = evicted {
+            self.shared.counters.flows.evicted.add(1);
+            self.end(evicted);
+        }
+        Ok(slot)
+    }
+
+    /// Ends the flow idle longest, if that gives its descriptor back at once.
+    fn evict(&mut self) -> bool {
+        let oldest = self.flows.oldest().and_then(|slot| self.backends.get(*slot as usize));
+        if oldest.is_none_or(|backend| backend.armed == self.turn) {
+            return false;
+        }
+        if let Some(slot) = self.flows.evict() {
+            self.shared.counters.flows.evicted.add(1);
+            self.end(slot);
+        }
+        true
+    }
+
+    /// A flow that left the table is over.
+    fn end(&mut self, slot: u32) {
+        self.shared.counters.flows.open.down();
+        self.ended.push(slot);
+        if let Some(backend) = self.backends.get_mut(slot as usize)
+            && backend.armed < self.turn
+        {
+            // The kernel holds the socket for the receive that is under way, not the number.
+            backend.socket = None;
+        }
+    }
+
+    fn reply(&self, key: &FlowKey, datagram: &Datagram<'_>) {
+        let Some(receiver) = self.receivers.get(key.listener as usize) else { return };
+        let segment = segment_of(datagram.control);
+        // Whatever a reply runs into (a full queue, a firewall, no route), the flow stays: the next may pass.
+        match send(&receiver.socket, datagram.payload, key.client, key.local, segment) {
+            Ok(()) => count(&self.shared.counters.to_client, datagram.payload, segment),
+            Err(error) => {
+                self.trouble(&format_args!("reply to {} dropped: {}", key.client, reason(&error)));
+            }
+        }
+    }
+
+    fn receive_replies(&mut self, slot: u32, ring: &mut Ring) {
+        if let Some(Backend { socket: Some(socket), .. }) = self.backends.get(slot as usize) {
+            ring.receive_datagrams(socket.as_fd(), Token::Replies(slot).encode());
+        }
+    }
+
+    fn trouble(&self, what: &std::fmt::Arguments<'_>) {
+        self.shared.counters.errors.add(1);
+        log_error!(Datagram, "{what}");
+    }
+}
+
+/// Lets the kernel hand us many datagrams of one size at once. Where it can't, they come one by one.
+fn take_batches(socket: &impl AsFd) {
+    let _ = setsockopt(&socket.as_fd(), sockopt::UdpGroSegment, &true);
+}
+
+fn count(traffic: &Traffic, payload: &[u8], segment: Option<u16>) {
+    let datagrams = segment.map_or(1, |size| payload.len().div_ceil(usize::from(size.max(1))).max(1));
+    traffic.bytes.add(payload.len() as u64);
+    traffic.packets.add(datagrams as u64);
+}
