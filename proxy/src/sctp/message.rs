@@ -2,7 +2,7 @@
 //!
 //! Neither `libc` nor `nix` names these structures, so the control messages are encoded here, as bytes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys;
@@ -77,7 +77,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 pub fn send(socket: BorrowedFd<'_>, payload: &[u8], envelope: Envelope) -> io::Result<()> {
     let mut control = Control::new();
     control.push(SOL_SCTP, SCTP_SNDINFO, &envelope.encode());
-    message::send(socket, payload, None, &control)
+    message::send(socket, &[IoSlice::new(payload)], None, &control)
 }
 
 impl Envelope {

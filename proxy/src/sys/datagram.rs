@@ -42,6 +42,11 @@ pub(crate) fn parse(buffer: &[u8]) -> Option<Datagram<'_>> {
     Some(Datagram { from: address(rest.get(..name)?), control: rest.get(NAME..NAME + control)?, payload })
 }
 
+/// What a datagram in a buffer says.
+pub(crate) fn payload(buffer: &[u8]) -> &[u8] {
+    buffer.get(OVERHEAD..).unwrap_or_default()
+}
+
 /// A `struct sockaddr_in` or `struct sockaddr_in6`.
 pub(super) fn address(name: &[u8]) -> Option<SocketAddr> {
     let port = u16::from_be_bytes(name.get(2..)?.first_chunk().copied()?);

@@ -3,7 +3,7 @@
 //! `nix` has the same in general form, and allocates for each message sent; the calls here are on the path of every
 //! datagram. The layout of control messages is encoded and decoded as bytes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
@@ -99,18 +99,18 @@ pub(crate) fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<Received> 
     Ok(Received { len, flags: header.msg_flags, from, control })
 }
 
-/// `sendmsg`, to `to` or to whom the socket is connected to.
+/// `sendmsg` of one message in pieces, to `to` or to whom the socket is connected to.
 pub(crate) fn send(
     socket: BorrowedFd<'_>,
-    payload: &[u8],
+    pieces: &[IoSlice<'_>],
     to: Option<&SockAddr>,
     control: &Control,
 ) -> io::Result<()> {
-    let mut slice = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
     // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut slice;
-    header.msg_iovlen = 1;
+    // `IoSlice` is an iovec by its contract.
+    header.msg_iov = pieces.as_ptr().cast_mut().cast();
+    header.msg_iovlen = pieces.len();
     if let Some(to) = to {
         header.msg_name = to.as_ptr().cast_mut().cast();
         header.msg_namelen = to.len();
@@ -149,7 +149,7 @@ mod tests {
     fn a_message_arrives_as_it_was_sent() {
         let (near, far) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let to = SockAddr::from(far.local_addr().unwrap());
-        send(near.as_fd(), b"hello", Some(&to), &Control::new()).unwrap();
+        send(near.as_fd(), &[IoSlice::new(b"he"), IoSlice::new(b"llo")], Some(&to), &Control::new()).unwrap();
         let mut buffer = [0; 16];
         let got = receive(far.as_raw_fd(), &mut buffer).unwrap();
         assert_eq!((&buffer[..got.len], got.control.bytes()), (&b"hello"[..], &[][..]));

@@ -1,6 +1,6 @@
 //! A flow's own socket, connected to the backend.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
@@ -34,15 +34,15 @@ pub fn is_shortage(error: &io::Error) -> bool {
         || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// Sends one datagram, or those of `segment` bytes, to the backend. Earlier datagrams' port-unreachable errors come back
-/// from `send` instead of its own result and the datagram isn't sent (udp(7)): then it is sent again.
+/// Sends one datagram, or many of `segment` bytes, to the backend. Earlier datagrams' port-unreachable errors come back
+/// from `send` instead of its own result and nothing is sent (udp(7)): then it is sent again.
 ///
 /// # Errors
 /// The kernel's.
-pub fn send_on(backend: &UdpSocket, payload: &[u8], segment: Option<u16>) -> io::Result<()> {
+pub fn send_on(backend: &UdpSocket, pieces: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
     let mut refusals = 0;
     loop {
-        match send_in_segments(backend.as_fd(), payload, None, Control::new(), segment) {
+        match send_in_segments(backend.as_fd(), pieces, None, &Control::new(), segment) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && refusals < REFUSALS => {
                 refusals += 1;
             }

@@ -9,4 +9,4 @@ mod packet;
 pub use backend::{connect, is_shortage, send_on};
 pub use flows::{FlowKey, FlowTable, Local};
 pub use packet::{Datagram, receive, send};
-pub(crate) use packet::{local_of, segment_of};
+pub(crate) use packet::{local_of, segment_of, send_all};

@@ -6,7 +6,7 @@
 //! Senders may hand many datagrams of one size to the kernel at once (GSO, udp(7)), and receivers may get them at once
 //! (GRO): such a batch is passed on as one, too.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -66,13 +66,18 @@ pub(crate) fn segment_of(control: &[u8]) -> Option<u16> {
     u16::try_from(i32::from_ne_bytes(size)).ok()
 }
 
-/// Sends `payload` to `client`, from `local` where it is known, as datagrams of `segment` bytes where that is given.
+/// Sends `payload` to `client`, from `local` where it is known.
 ///
 /// # Errors
 /// The kernel's; `WouldBlock` when the socket's buffer is full.
-pub fn send(
+pub fn send(socket: &impl AsFd, payload: &[u8], client: SocketAddr, local: Option<Local>) -> io::Result<()> {
+    send_all(socket, &[IoSlice::new(payload)], client, local, None)
+}
+
+/// The same for many datagrams of `segment` bytes; only the last one may be shorter.
+pub(crate) fn send_all(
     socket: &impl AsFd,
-    payload: &[u8],
+    pieces: &[IoSlice<'_>],
     client: SocketAddr,
     local: Option<Local>,
     segment: Option<u16>,
@@ -95,26 +100,28 @@ pub fn send(
         }
         None => {}
     }
-    send_in_segments(socket.as_fd(), payload, Some(&client.into()), control, segment)
+    send_in_segments(socket.as_fd(), pieces, Some(&client.into()), &control, segment)
 }
 
-/// Sends `payload`, as datagrams of `segment` bytes where that is given: all at once, or one by one where the kernel
-/// can't cut this many or this large ones.
+/// Sends `pieces` as one datagram, or as many of `segment` bytes: all at once, or one by one where the kernel can't cut
+/// this many or this large ones. A piece holds whole datagrams.
 pub(super) fn send_in_segments(
     socket: BorrowedFd<'_>,
-    payload: &[u8],
+    pieces: &[IoSlice<'_>],
     to: Option<&SockAddr>,
-    control: Control,
+    control: &Control,
     segment: Option<u16>,
 ) -> io::Result<()> {
-    let Some(size) = segment.filter(|size| *size > 0 && usize::from(*size) < payload.len()) else {
-        return message::send(socket, payload, to, &control);
+    let total: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let Some(size) = segment.filter(|size| *size > 0 && usize::from(*size) < total) else {
+        return message::send(socket, pieces, to, control);
     };
     let mut cut = control.clone();
     cut.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
-    match message::send(socket, payload, to, &cut) {
+    match message::send(socket, pieces, to, &cut) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => {
-            payload.chunks(size.into()).try_for_each(|one| message::send(socket, one, to, &control))
+            let mut datagrams = pieces.iter().flat_map(|piece| piece.chunks(size.into()));
+            datagrams.try_for_each(|one| message::send(socket, &[IoSlice::new(one)], to, control))
         }
         result => result,
     }
@@ -137,7 +144,7 @@ mod tests {
         let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.local, Some(Local { ip: [127, 0, 0, 9].into(), interface: 0 }));
         assert_eq!((got.len, got.client), (4, theirs.local_addr().unwrap()));
-        send(&ours, b"pong", got.client, got.local, None).unwrap();
+        send(&ours, b"pong", got.client, got.local).unwrap();
         let (n, from) = theirs.recv_from(&mut buffer).unwrap();
         assert_eq!((n, from), (4, SocketAddr::from(([127, 0, 0, 9], port))));
     }
@@ -152,7 +159,7 @@ mod tests {
         let mut buffer = [0; 16];
         let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.len, 0);
-        send(&ours, b"pong", got.client, got.local, None).unwrap();
+        send(&ours, b"pong", got.client, got.local).unwrap();
         assert_eq!(theirs.recv_from(&mut buffer).unwrap().1, SocketAddr::from(([127, 0, 0, 7], port)));
     }
 
@@ -164,7 +171,7 @@ mod tests {
         let mut buffer = [0; 16];
         let got = receive(&ours, &mut buffer).unwrap();
         assert_eq!(got.local, None);
-        send(&ours, b"pong", got.client, got.local, None).unwrap();
+        send(&ours, b"pong", got.client, got.local).unwrap();
         assert_eq!(theirs.recv_from(&mut buffer).unwrap().1, ours.local_addr().unwrap());
         assert_eq!(receive(&ours, &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }

@@ -4,7 +4,7 @@
 //! sent with plain non-blocking calls: what a full buffer doesn't take is dropped and counted, as a network would.
 
 use std::cell::RefCell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -124,10 +124,11 @@ impl Receiver {
         let key = FlowKey { listener: self.number, client: datagram.client, local: datagram.local };
         let counters = &self.relay.shared.counters;
         let known = self.relay.flows().lookup(&key, Instant::now()).map(|flow| Arc::clone(&flow.backend));
+        let pieces = &[IoSlice::new(payload)];
         let sent = match known {
-            Some(backend) => send_on(backend.get_ref(), payload, datagram.segment),
+            Some(backend) => send_on(backend.get_ref(), pieces, datagram.segment),
             None => {
-                self.open_flow(key).and_then(|backend| send_on(backend.get_ref(), payload, datagram.segment))
+                self.open_flow(key).and_then(|backend| send_on(backend.get_ref(), pieces, datagram.segment))
             }
         };
         match sent {
@@ -201,7 +202,7 @@ impl Receiver {
             self.relay.flows().touch(&key, serial, Instant::now());
             let counters = &self.relay.shared.counters;
             // Whatever a reply runs into (a full queue, a firewall, no route), the flow stays: the next may pass.
-            match send(self.socket.get_ref(), &buffer[..n], key.client, key.local, None) {
+            match send(self.socket.get_ref(), &buffer[..n], key.client, key.local) {
                 Ok(()) => counters.to_client.packet(n),
                 Err(error) => {
                     counters.errors.add(1);

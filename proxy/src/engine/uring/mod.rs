@@ -28,6 +28,7 @@ mod front;
 mod greeting;
 mod half;
 mod reactor;
+mod run;
 mod shared;
 mod threads;
 mod token;

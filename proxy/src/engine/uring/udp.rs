@@ -2,9 +2,10 @@
 //!
 //! Everything happens on the main thread. Datagrams arrive in the ring's buffers, up to a ring full at a time, and are
 //! sent on from there: nothing is copied or allocated for one. What a full socket doesn't take is dropped and counted,
-//! as a network would. Batches of one size, which the kernel doesn't take apart for us (GRO), are sent on as such.
+//! as a network would. Datagrams of one size that come in a row are sent on with one call ([`super::run`]), and so are
+//! batches that the kernel hands us as such (GRO).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,15 +15,16 @@ use nix::sys::socket::{setsockopt, sockopt};
 use slab::Slab;
 use socket2::Socket;
 
+use super::run::{Run, Way};
 use super::shared::Shared;
 use super::token::Token;
 use crate::counters::Traffic;
 use crate::listen::{Listener, reason};
 use crate::sources::first_unspent;
-use crate::sys::buffers::Layout;
-use crate::sys::datagram::{self, Datagram, OVERHEAD};
+use crate::sys::buffers::{Layout, Lease};
+use crate::sys::datagram::{self, OVERHEAD};
 use crate::sys::ring::{Completion, Ring};
-use crate::udp::{FlowKey, FlowTable, connect, is_shortage, local_of, segment_of, send, send_on};
+use crate::udp::{FlowKey, FlowTable, connect, is_shortage, local_of, segment_of, send_all, send_on};
 use crate::{limits, log_error};
 
 /// The largest datagram there is: IPv6 without jumbograms carries up to 65,527 bytes of payload.
@@ -54,6 +56,7 @@ pub(super) struct Datagrams {
     backends: Slab<Backend>,
     /// Slots of flows that are over, whose receives are still to be cancelled.
     ended: Vec<u32>,
+    run: Run,
     /// Counts batches of completions.
     turn: u64,
     now: Instant,
@@ -83,6 +86,7 @@ impl Datagrams {
             flows: FlowTable::new(bound, options.udp_timeout),
             backends: Slab::new(),
             ended: Vec::new(),
+            run: Run::new(),
             turn: 0,
             now: Instant::now(),
             in_flight: 0,
@@ -110,17 +114,7 @@ impl Datagrams {
     /// A datagram of a client's.
     pub(super) fn received(&mut self, listener: u32, completion: Completion, ring: &mut Ring) {
         if let Some(lease) = ring.received(&completion) {
-            if completion.result >= 0
-                && let Some(datagram) = datagram::parse(ring.bytes(&lease))
-            {
-                let opened = self.forward(listener, &datagram);
-                ring.give_back(lease);
-                if let Some(slot) = opened {
-                    self.receive_replies(slot, ring);
-                }
-            } else {
-                ring.give_back(lease);
-            }
+            self.forward(listener, lease, ring);
         } else if let Err(error) = completion.outcome()
             && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED))
         {
@@ -140,23 +134,24 @@ impl Datagrams {
 
     /// A reply of the backend's.
     pub(super) fn replied(&mut self, slot: u32, completion: Completion, ring: &mut Ring) {
-        let lease = ring.received(&completion);
-        if let Some(backend) = self.backends.get(slot as usize)
-            && backend.socket.is_some()
-        {
-            if let (Some(lease), true) = (&lease, completion.result >= 0) {
-                if let Some(datagram) = datagram::parse(ring.bytes(lease)) {
-                    self.flows.touch(&backend.key, backend.serial, self.now);
-                    self.reply(&backend.key, &datagram);
-                }
-            } else if let Err(error) = completion.outcome()
-                && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED | libc::ECONNREFUSED))
-            {
-                self.trouble(&format_args!("receiving from the backend: {}", reason(&error)));
+        let backend = self.backends.get(slot as usize).filter(|backend| backend.socket.is_some());
+        match (ring.received(&completion), backend) {
+            (Some(lease), Some(backend)) => {
+                self.flows.touch(&backend.key, backend.serial, self.now);
+                self.join(Way::ToClient(slot), lease, ring);
             }
-        }
-        if let Some(lease) = lease {
-            ring.give_back(lease);
+            (Some(lease), None) => ring.give_back(lease),
+            (None, Some(_)) => {
+                if let Err(error) = completion.outcome()
+                    && !matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOBUFS | libc::ECANCELED | libc::ECONNREFUSED)
+                    )
+                {
+                    self.trouble(&format_args!("receiving from the backend: {}", reason(&error)));
+                }
+            }
+            (None, None) => {}
         }
         if !completion.more() {
             if self.backends.get(slot as usize).is_some_and(|backend| backend.socket.is_some()) {
@@ -167,8 +162,9 @@ impl Datagrams {
         }
     }
 
-    /// Ends flows that have been idle for too long, and lets go of those that are over.
+    /// Sends what is left of a turn, ends flows that have been idle for too long, and lets go of those that are over.
     pub(super) fn tend(&mut self, ring: &mut Ring) {
+        self.end_run(ring);
         if !self.flows.is_empty() {
             let now = Instant::now();
             while let Some(slot) = self.flows.expire(now) {
@@ -208,28 +204,75 @@ impl Datagrams {
         self.in_flight == 0
     }
 
-    /// Sends a client's datagrams on. Returns the slot of the flow that had to be opened for it.
-    fn forward(&mut self, listener: u32, datagram: &Datagram<'_>) -> Option<u32> {
-        let target = self.receivers.get(listener as usize)?.target;
-        let key = FlowKey { listener, client: datagram.from?, local: local_of(datagram.control) };
-        let (slot, opened) = match self.flows.lookup(&key, self.now) {
-            Some(slot) => (Ok(*slot), None),
+    /// Sends a client's datagrams on, by its flow or by a new one.
+    fn forward(&mut self, listener: u32, lease: Lease, ring: &mut Ring) {
+        let datagram = datagram::parse(ring.bytes(&lease));
+        let key = datagram.and_then(|datagram| {
+            Some(FlowKey { listener, client: datagram.from?, local: local_of(datagram.control) })
+        });
+        let target = self.receivers.get(listener as usize).map(|receiver| receiver.target);
+        let (Some(key), Some(target)) = (key, target) else { return ring.give_back(lease) };
+        let slot = match self.flows.lookup(&key, self.now) {
+            Some(slot) => *slot,
             None => {
-                let slot = self.open_flow(key, target);
-                let opened = slot.as_ref().ok().copied();
-                (slot, opened)
+                // The new flow may take the place of one whose datagrams wait.
+                self.end_run(ring);
+                match self.open_flow(key, target) {
+                    Ok(slot) => {
+                        self.receive_replies(slot, ring);
+                        slot
+                    }
+                    Err(error) => {
+                        self.trouble(&format_args!("datagram to {target} dropped: {}", reason(&error)));
+                        return ring.give_back(lease);
+                    }
+                }
             }
         };
-        let segment = segment_of(datagram.control);
-        let sent = slot.and_then(|slot| match self.backends.get(slot as usize) {
-            Some(Backend { socket: Some(socket), .. }) => send_on(socket, datagram.payload, segment),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        });
-        match sent {
-            Ok(()) => count(&self.shared.counters.to_backend, datagram.payload, segment),
-            Err(error) => self.trouble(&format_args!("datagram to {target} dropped: {}", reason(&error))),
+        self.join(Way::ToBackend(slot), lease, ring);
+    }
+
+    /// Puts a datagram on its way, together with those before it if it is their like.
+    fn join(&mut self, way: Way, lease: Lease, ring: &mut Ring) {
+        let Some(datagram) = datagram::parse(ring.bytes(&lease)) else { return ring.give_back(lease) };
+        let (len, segment) = (datagram.payload.len(), segment_of(datagram.control));
+        if !self.run.takes(way, len) || segment.is_some() {
+            self.end_run(ring);
         }
-        opened
+        if segment.is_some() {
+            // A batch already.
+            self.send(way, &[IoSlice::new(datagram::payload(ring.bytes(&lease)))], segment);
+            ring.give_back(lease);
+        } else {
+            self.run.add(way, len, lease);
+        }
+    }
+
+    fn end_run(&mut self, ring: &mut Ring) {
+        let mut run = std::mem::replace(&mut self.run, Run::new());
+        run.end(ring, |way, pieces, size| self.send(way, pieces, size));
+        self.run = run;
+    }
+
+    fn send(&self, way: Way, pieces: &[IoSlice<'_>], segment: Option<u16>) {
+        let (Way::ToBackend(slot) | Way::ToClient(slot)) = way;
+        let Some(Backend { socket: Some(socket), key, .. }) = self.backends.get(slot as usize) else {
+            return;
+        };
+        let Some(receiver) = self.receivers.get(key.listener as usize) else { return };
+        let counters = &self.shared.counters;
+        // Whatever a datagram runs into (a full queue, a firewall, no route), the flow stays: the next may pass.
+        let (sent, traffic, whither) = match way {
+            Way::ToBackend(_) => (send_on(socket, pieces, segment), &counters.to_backend, receiver.target),
+            Way::ToClient(_) => {
+                let sent = send_all(&receiver.socket, pieces, key.client, key.local, segment);
+                (sent, &counters.to_client, key.client)
+            }
+        };
+        match sent {
+            Ok(()) => count(traffic, pieces, segment),
+            Err(error) => self.trouble(&format_args!("datagram to {whither} dropped: {}", reason(&error))),
+        }
     }
 
     fn open_flow(&mut self, key: FlowKey, target: SocketAddr) -> io::Result<u32> {
@@ -279,18 +322,6 @@ impl Datagrams {
         }
     }
 
-    fn reply(&self, key: &FlowKey, datagram: &Datagram<'_>) {
-        let Some(receiver) = self.receivers.get(key.listener as usize) else { return };
-        let segment = segment_of(datagram.control);
-        // Whatever a reply runs into (a full queue, a firewall, no route), the flow stays: the next may pass.
-        match send(&receiver.socket, datagram.payload, key.client, key.local, segment) {
-            Ok(()) => count(&self.shared.counters.to_client, datagram.payload, segment),
-            Err(error) => {
-                self.trouble(&format_args!("reply to {} dropped: {}", key.client, reason(&error)));
-            }
-        }
-    }
-
     fn receive_replies(&mut self, slot: u32, ring: &mut Ring) {
         if let Some(Backend { socket: Some(socket), .. }) = self.backends.get(slot as usize) {
             ring.receive_datagrams(socket.as_fd(), Token::Replies(slot).encode());
@@ -308,8 +339,9 @@ fn take_batches(socket: &impl AsFd) {
     let _ = setsockopt(&socket.as_fd(), sockopt::UdpGroSegment, &true);
 }
 
-fn count(traffic: &Traffic, payload: &[u8], segment: Option<u16>) {
-    let datagrams = segment.map_or(1, |size| payload.len().div_ceil(usize::from(size.max(1))).max(1));
-    traffic.bytes.add(payload.len() as u64);
+fn count(traffic: &Traffic, pieces: &[IoSlice<'_>], segment: Option<u16>) {
+    let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+    let datagrams = segment.map_or(1, |size| bytes.div_ceil(usize::from(size.max(1))).max(1));
+    traffic.bytes.add(bytes as u64);
     traffic.packets.add(datagrams as u64);
 }
