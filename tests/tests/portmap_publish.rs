@@ -312,6 +312,26 @@ fn a_killed_proxy_is_replaced_and_who_waits_is_served() {
 }
 
 #[test]
+fn a_killed_proxy_is_replaced_where_ends_of_children_are_ignored() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        // Whoever starts us may have had us ignore SIGCHLD: the kernel then says nothing about children.
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(bin::portmap()).args([
+            "-p",
+            "127.0.0.1:8080:80",
+            "127.0.0.1",
+        ]);
+        let mut portmap = Portmap::start_command(1, command);
+        kill(Pid::from_raw(portmap.rows[0].proxy), Signal::SIGKILL).unwrap();
+        assert_eq!(ask_tcp((V4, 8080)), "web");
+        portmap.process.signal(Signal::SIGINT);
+        assert_eq!(portmap.process.code(), 0);
+        wait::until("free port", || can_bind((ANY, 8080)));
+    });
+}
+
+#[test]
 fn ctrl_c_and_sigterm_free_the_ports() {
     in_namespace(|| {
         tcp_echo((V4, 80), "web");
