@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod seconds;
 mod userland_proxy;
 
 use std::io::Write;

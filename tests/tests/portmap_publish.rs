@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use e2e::bin;
 use e2e::lab::Host;
@@ -522,7 +523,7 @@ fn bad_targets_are_named() {
 
 #[test]
 fn bad_command_lines_get_one_line() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&[], "nothing to publish: give ports and a target, as in: portmap -p 8080:80 172.17.0.8"),
         (
             &["-p", "80"],
@@ -538,7 +539,13 @@ fn bad_command_lines_get_one_line() {
         ),
         (
             &["--drain", "soon", "-p", "80", "127.0.0.1"],
-            "invalid value 'soon' for '--drain <SECONDS>': invalid digit found in string (see portmap --help)",
+            "invalid value 'soon' for '--drain <SECONDS>': seconds are needed, like 10, 0.5, 500ms or 2m \
+             (see portmap --help)",
+        ),
+        (
+            &["--drain", "-1", "-p", "80", "127.0.0.1"],
+            "invalid value '-1' for '--drain <SECONDS>': seconds are needed, like 10, 0.5, 500ms or 2m \
+             (see portmap --help)",
         ),
         (
             &["--userland-proxy-path", "/nonexistent", "-p", "80", "127.0.0.1"],
@@ -548,6 +555,46 @@ fn bad_command_lines_get_one_line() {
     for (words, want) in cases {
         assert_eq!(refusal(words), want, "{words:?}");
     }
+}
+
+#[test]
+fn the_environment_may_say_how_long_to_drain() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        let with_variable = |value: &str, words: &[&str]| {
+            let mut command = Command::new(bin::portmap());
+            command.env("NETPROXY_DRAIN", value).args(words).args(["-p", "127.0.0.1:8080:80", "127.0.0.1"]);
+            command
+        };
+        for value in ["", "soon"] {
+            assert_eq!(
+                refusal_of(with_variable(value, &[])),
+                format!(
+                    "invalid value {value:?} in NETPROXY_DRAIN: seconds are needed, like 10, 0.5, 500ms or 2m"
+                )
+            );
+        }
+        // The proxies have the variable too: an open connection outlives the signal by what portmap gives a proxy anyway.
+        let mut portmap = Portmap::start_command(1, with_variable("2m", &[]));
+        let mut client = TcpStream::connect((V4, 8080)).unwrap();
+        client.read_exact(&mut [0; 3]).unwrap();
+        portmap.process.signal(Signal::SIGINT);
+        thread::sleep(Duration::from_millis(2500));
+        assert!(portmap.process.ended().is_none() && !is_gone(portmap.rows[0].proxy));
+        client.write_all(b"/ping").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(portmap.process.code(), 0);
+
+        // What was typed wins, for portmap and for its proxies: nobody waits for the connection.
+        let mut portmap = Portmap::start_command(1, with_variable("2m", &["--drain", "0"]));
+        let mut client = TcpStream::connect((V4, 8080)).unwrap();
+        client.read_exact(&mut [0; 3]).unwrap();
+        let asked = Instant::now();
+        portmap.process.signal(Signal::SIGINT);
+        assert_eq!(portmap.process.code(), 0);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    });
 }
 
 #[test]
