@@ -598,6 +598,17 @@ fn the_environment_may_say_how_long_to_drain() {
 }
 
 #[test]
+fn a_proxy_path_may_be_relative() {
+    in_namespace(|| {
+        let mut command = Command::new(bin::portmap());
+        command.current_dir(bin::netproxy().parent().unwrap());
+        command.args(["--userland-proxy-path", "netproxy", "-p", "8080:80", "127.0.0.1"]);
+        command.env("PATH", "/usr/bin:/bin");
+        Portmap::start_command(2, command);
+    });
+}
+
+#[test]
 fn a_program_that_is_no_proxy_is_refused_and_the_ports_are_free_again() {
     in_namespace(|| {
         let line = refusal(&["--userland-proxy-path", "/bin/true", "-p", "8080:80", "127.0.0.1"]);
