@@ -426,6 +426,12 @@ fn a_busy_port_stops_everything_with_dockers_words() {
         }
         let line = refusal(&["-p", "192.0.2.9:8080:80", "127.0.0.1"]);
         assert_eq!(line, "failed to bind host port 192.0.2.9:8080/tcp: cannot assign requested address");
+        let line = refusal(&["-p", "[fe80::1]:8080:80", "127.0.0.1"]);
+        assert_eq!(
+            line,
+            "failed to bind host port [fe80::1]:8080/tcp: invalid argument (a link-local address says nothing \
+             without its interface, which -p can't name: publish on [::] instead)"
+        );
     });
 }
 
