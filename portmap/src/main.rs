@@ -6,7 +6,7 @@ mod cli;
 mod seconds;
 mod userland_proxy;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -41,10 +41,19 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "portmap: {error:#}");
+            let _ = writeln!(io::stderr(), "portmap: {}", one_line(&format!("{error:#}")));
             ExitCode::from(OUR_OWN_FAILURE)
         }
     }
+}
+
+/// Errors quote what was typed, whatever that is: they stay one line, and move no cursor.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// clap explains at length; the first paragraph says what is wrong, and one line is enough.

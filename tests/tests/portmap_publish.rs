@@ -504,6 +504,7 @@ fn bad_specs_get_dockers_text() {
         ("80:0", "invalid port specification: \"0/tcp\""),
         ("0-5:80", "invalid port range: 0-5"),
         ("target=80,published", "invalid publish opts format (should be name=value but got 'published')"),
+        ("80\n81\u{1b}[2J", "invalid containerPort: 80\\n81\\u{1b}[2J"),
     ];
     for (spec, want) in cases {
         assert_eq!(refusal(&["-p", spec, "127.0.0.1"]), want, "spec {spec:?}");
@@ -518,6 +519,14 @@ fn bad_targets_are_named() {
         (" ", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),
         ("", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),
         ("[nonsense]", "invalid IP address: nonsense"),
+        (
+            "127.0.0.1:90",
+            "invalid target \"127.0.0.1:90\": neither an IP address nor a host name (ports go into -p)",
+        ),
+        (
+            "http://web/",
+            "invalid target \"http://web/\": neither an IP address nor a host name (ports go into -p)",
+        ),
         ("fe80::1%lo", "cannot publish to \"fe80::1%lo\": addresses with a zone are not supported"),
         ("0.0.0.0", "cannot publish to 0.0.0.0: it stands for no particular host"),
         ("[::]", "cannot publish to ::: it stands for no particular host"),

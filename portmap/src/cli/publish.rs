@@ -140,6 +140,10 @@ fn resolve(target: &str) -> Result<IpAddr> {
 }
 
 fn look_up(name: &str) -> Result<IpAddr> {
+    // A port or a URL: resolvers only say that they don't know such a name, some after seconds.
+    if name.contains([':', '/']) {
+        bail!("invalid target {name:?}: neither an IP address nor a host name (ports go into -p)");
+    }
     let addresses: Vec<IpAddr> = (name, 0)
         .to_socket_addrs()
         .map_err(|error| anyhow!("cannot resolve {name:?}: {}", resolver_text(&error)))?
