@@ -9,8 +9,8 @@ mod userland_proxy;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{ArgAction, Parser};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -20,12 +20,17 @@ const OUR_OWN_FAILURE: u8 = 125;
 #[command(
     name = "portmap",
     version,
+    disable_version_flag = true,
     override_usage = "portmap [OPTIONS] -p SPEC... TARGET",
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {
     #[command(flatten)]
     publish: cli::publish::Args,
+
+    /// Print version
+    #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
+    version: (),
 }
 
 fn main() -> ExitCode {

@@ -655,9 +655,12 @@ fn a_reader_that_has_gone_does_no_harm() {
 
 #[test]
 fn help_and_version_succeed() {
-    for (flag, part) in
-        [("--help", "portmap -p 8080:80 172.17.0.8"), ("-h", "Usage:"), ("--version", "portmap ")]
-    {
+    for (flag, part) in [
+        ("--help", "portmap -p 8080:80 172.17.0.8"),
+        ("-h", "Usage:"),
+        ("--version", "portmap "),
+        ("-v", "portmap "),
+    ] {
         let out = Command::new(bin::portmap()).arg(flag).output().unwrap();
         assert_eq!((out.status.code(), out.stderr.len()), (Some(0), 0), "{flag}");
         assert!(String::from_utf8(out.stdout).unwrap().contains(part), "{flag}");
