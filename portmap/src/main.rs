@@ -9,6 +9,7 @@ mod userland_proxy;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Parser};
 
@@ -37,9 +38,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A reader that has gone needs no help.
-            let _ = error.print();
-            Ok(())
+            to_the_end_or_enough(error.print()).context("cannot print")
         }
         Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
     };
@@ -49,6 +48,14 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "portmap: {}", one_line(&format!("{error:#}")));
             ExitCode::from(OUR_OWN_FAILURE)
         }
+    }
+}
+
+/// A reader that has gone has read what it wanted: no failure.
+fn to_the_end_or_enough(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 

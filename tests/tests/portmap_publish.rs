@@ -654,6 +654,27 @@ fn a_reader_that_has_gone_does_no_harm() {
 }
 
 #[test]
+fn a_table_that_cannot_be_written_is_reported_and_the_ports_are_served() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(bin::portmap());
+        command.args(["-p", "8080:80", "127.0.0.1"]).stdout(full()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait::until("open port", || !refuses((V4, 8080)));
+        assert_eq!(ask_tcp((V4, 8080)), "web");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let mut said = String::new();
+        child.stderr.unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "portmap: cannot print the table: No space left on device (os error 28)\n");
+
+        let out = Command::new(bin::portmap()).arg("--help").stdout(full()).output().unwrap();
+        assert_eq!(out.status.code(), Some(125));
+    });
+}
+
+#[test]
 fn help_and_version_succeed() {
     for (flag, part) in [
         ("--help", "portmap -p 8080:80 172.17.0.8"),

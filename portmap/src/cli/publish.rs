@@ -23,7 +23,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::{seconds, userland_proxy};
+use crate::{seconds, to_the_end_or_enough, userland_proxy};
 
 /// How long a proxy may take to end once it is asked to, on top of its drain time.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -98,8 +98,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Err(ProxyError::Interrupted) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    // Whoever reads the table may have gone; the ports are wanted all the same.
-    let _ = io::stdout().lock().write_all(table(&proxies).as_bytes());
+    // The ports are wanted all the same.
+    if let Err(error) = to_the_end_or_enough(io::stdout().lock().write_all(table(&proxies).as_bytes())) {
+        let _ = writeln!(io::stderr(), "portmap: cannot print the table: {error}");
+    }
     look_after(proxies, &signals, drain)
 }
 
