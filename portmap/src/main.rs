@@ -3,13 +3,15 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod seconds;
 mod userland_proxy;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Context;
 use clap::error::ErrorKind;
+use clap::{ArgAction, Parser};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -19,31 +21,51 @@ const OUR_OWN_FAILURE: u8 = 125;
 #[command(
     name = "portmap",
     version,
+    disable_version_flag = true,
     override_usage = "portmap [OPTIONS] -p SPEC... TARGET",
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {
     #[command(flatten)]
     publish: cli::publish::Args,
+
+    /// Print version
+    #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
+    version: (),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            // A reader that has gone needs no help.
-            let _ = error.print();
-            Ok(())
+            to_the_end_or_enough(error.print()).context("cannot print")
         }
         Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "portmap: {error:#}");
+            let _ = writeln!(io::stderr(), "portmap: {}", one_line(&format!("{error:#}")));
             ExitCode::from(OUR_OWN_FAILURE)
         }
     }
+}
+
+/// A reader that has gone has read what it wanted: no failure.
+fn to_the_end_or_enough(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// Errors quote what was typed, whatever that is: they stay one line, and move no cursor.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// clap explains at length; the first paragraph says what is wrong, and one line is enough.

@@ -14,7 +14,9 @@ const NAME: &str = "netproxy";
 pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         check(path).with_context(|| format!("invalid userland-proxy-path: {}", path.display()))?;
-        return Ok(path.to_owned());
+        // One without a slash would be looked for in PATH when it is started.
+        return std::path::absolute(path)
+            .with_context(|| format!("invalid userland-proxy-path: {}", path.display()));
     }
     let beside = env::current_exe().ok().and_then(|own| own.parent().map(Path::to_owned));
     let path = env::var_os("PATH").unwrap_or_default();

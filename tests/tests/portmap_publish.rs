@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use e2e::bin;
 use e2e::lab::Host;
@@ -312,6 +313,26 @@ fn a_killed_proxy_is_replaced_and_who_waits_is_served() {
 }
 
 #[test]
+fn a_killed_proxy_is_replaced_where_ends_of_children_are_ignored() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        // Whoever starts us may have had us ignore SIGCHLD: the kernel then says nothing about children.
+        let mut command = Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(bin::portmap()).args([
+            "-p",
+            "127.0.0.1:8080:80",
+            "127.0.0.1",
+        ]);
+        let mut portmap = Portmap::start_command(1, command);
+        kill(Pid::from_raw(portmap.rows[0].proxy), Signal::SIGKILL).unwrap();
+        assert_eq!(ask_tcp((V4, 8080)), "web");
+        portmap.process.signal(Signal::SIGINT);
+        assert_eq!(portmap.process.code(), 0);
+        wait::until("free port", || can_bind((ANY, 8080)));
+    });
+}
+
+#[test]
 fn ctrl_c_and_sigterm_free_the_ports() {
     in_namespace(|| {
         tcp_echo((V4, 80), "web");
@@ -405,6 +426,12 @@ fn a_busy_port_stops_everything_with_dockers_words() {
         }
         let line = refusal(&["-p", "192.0.2.9:8080:80", "127.0.0.1"]);
         assert_eq!(line, "failed to bind host port 192.0.2.9:8080/tcp: cannot assign requested address");
+        let line = refusal(&["-p", "[fe80::1]:8080:80", "127.0.0.1"]);
+        assert_eq!(
+            line,
+            "failed to bind host port [fe80::1]:8080/tcp: invalid argument (a link-local address says nothing \
+             without its interface, which -p can't name: publish on [::] instead)"
+        );
     });
 }
 
@@ -477,6 +504,7 @@ fn bad_specs_get_dockers_text() {
         ("80:0", "invalid port specification: \"0/tcp\""),
         ("0-5:80", "invalid port range: 0-5"),
         ("target=80,published", "invalid publish opts format (should be name=value but got 'published')"),
+        ("80\n81\u{1b}[2J", "invalid containerPort: 80\\n81\\u{1b}[2J"),
     ];
     for (spec, want) in cases {
         assert_eq!(refusal(&["-p", spec, "127.0.0.1"]), want, "spec {spec:?}");
@@ -491,6 +519,14 @@ fn bad_targets_are_named() {
         (" ", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),
         ("", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),
         ("[nonsense]", "invalid IP address: nonsense"),
+        (
+            "127.0.0.1:90",
+            "invalid target \"127.0.0.1:90\": neither an IP address nor a host name (ports go into -p)",
+        ),
+        (
+            "http://web/",
+            "invalid target \"http://web/\": neither an IP address nor a host name (ports go into -p)",
+        ),
         ("fe80::1%lo", "cannot publish to \"fe80::1%lo\": addresses with a zone are not supported"),
         ("0.0.0.0", "cannot publish to 0.0.0.0: it stands for no particular host"),
         ("[::]", "cannot publish to ::: it stands for no particular host"),
@@ -502,7 +538,7 @@ fn bad_targets_are_named() {
 
 #[test]
 fn bad_command_lines_get_one_line() {
-    let cases: [(&[&str], &str); 9] = [
+    let cases: [(&[&str], &str); 10] = [
         (&[], "nothing to publish: give ports and a target, as in: portmap -p 8080:80 172.17.0.8"),
         (
             &["-p", "80"],
@@ -518,7 +554,13 @@ fn bad_command_lines_get_one_line() {
         ),
         (
             &["--drain", "soon", "-p", "80", "127.0.0.1"],
-            "invalid value 'soon' for '--drain <SECONDS>': invalid digit found in string (see portmap --help)",
+            "invalid value 'soon' for '--drain <SECONDS>': seconds are needed, like 10, 0.5, 500ms or 2m \
+             (see portmap --help)",
+        ),
+        (
+            &["--drain", "-1", "-p", "80", "127.0.0.1"],
+            "invalid value '-1' for '--drain <SECONDS>': seconds are needed, like 10, 0.5, 500ms or 2m \
+             (see portmap --help)",
         ),
         (
             &["--userland-proxy-path", "/nonexistent", "-p", "80", "127.0.0.1"],
@@ -528,6 +570,57 @@ fn bad_command_lines_get_one_line() {
     for (words, want) in cases {
         assert_eq!(refusal(words), want, "{words:?}");
     }
+}
+
+#[test]
+fn the_environment_may_say_how_long_to_drain() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        let with_variable = |value: &str, words: &[&str]| {
+            let mut command = Command::new(bin::portmap());
+            command.env("NETPROXY_DRAIN", value).args(words).args(["-p", "127.0.0.1:8080:80", "127.0.0.1"]);
+            command
+        };
+        for value in ["", "soon"] {
+            assert_eq!(
+                refusal_of(with_variable(value, &[])),
+                format!(
+                    "invalid value {value:?} in NETPROXY_DRAIN: seconds are needed, like 10, 0.5, 500ms or 2m"
+                )
+            );
+        }
+        // The proxies have the variable too: an open connection outlives the signal by what portmap gives a proxy anyway.
+        let mut portmap = Portmap::start_command(1, with_variable("2m", &[]));
+        let mut client = TcpStream::connect((V4, 8080)).unwrap();
+        client.read_exact(&mut [0; 3]).unwrap();
+        portmap.process.signal(Signal::SIGINT);
+        thread::sleep(Duration::from_millis(2500));
+        assert!(portmap.process.ended().is_none() && !is_gone(portmap.rows[0].proxy));
+        client.write_all(b"/ping").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(portmap.process.code(), 0);
+
+        // What was typed wins, for portmap and for its proxies: nobody waits for the connection.
+        let mut portmap = Portmap::start_command(1, with_variable("2m", &["--drain", "0"]));
+        let mut client = TcpStream::connect((V4, 8080)).unwrap();
+        client.read_exact(&mut [0; 3]).unwrap();
+        let asked = Instant::now();
+        portmap.process.signal(Signal::SIGINT);
+        assert_eq!(portmap.process.code(), 0);
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    });
+}
+
+#[test]
+fn a_proxy_path_may_be_relative() {
+    in_namespace(|| {
+        let mut command = Command::new(bin::portmap());
+        command.current_dir(bin::netproxy().parent().unwrap());
+        command.args(["--userland-proxy-path", "netproxy", "-p", "8080:80", "127.0.0.1"]);
+        command.env("PATH", "/usr/bin:/bin");
+        Portmap::start_command(2, command);
+    });
 }
 
 #[test]
@@ -561,10 +654,34 @@ fn a_reader_that_has_gone_does_no_harm() {
 }
 
 #[test]
+fn a_table_that_cannot_be_written_is_reported_and_the_ports_are_served() {
+    in_namespace(|| {
+        tcp_echo((V4, 80), "web");
+        let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(bin::portmap());
+        command.args(["-p", "8080:80", "127.0.0.1"]).stdout(full()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        wait::until("open port", || !refuses((V4, 8080)));
+        assert_eq!(ask_tcp((V4, 8080)), "web");
+        kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let mut said = String::new();
+        child.stderr.unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(said, "portmap: cannot print the table: No space left on device (os error 28)\n");
+
+        let out = Command::new(bin::portmap()).arg("--help").stdout(full()).output().unwrap();
+        assert_eq!(out.status.code(), Some(125));
+    });
+}
+
+#[test]
 fn help_and_version_succeed() {
-    for (flag, part) in
-        [("--help", "portmap -p 8080:80 172.17.0.8"), ("-h", "Usage:"), ("--version", "portmap ")]
-    {
+    for (flag, part) in [
+        ("--help", "portmap -p 8080:80 172.17.0.8"),
+        ("-h", "Usage:"),
+        ("--version", "portmap "),
+        ("-v", "portmap "),
+    ] {
         let out = Command::new(bin::portmap()).arg(flag).output().unwrap();
         assert_eq!((out.status.code(), out.stderr.len()), (Some(0), 0), "{flag}");
         assert!(String::from_utf8(out.stdout).unwrap().contains(part), "{flag}");

@@ -17,6 +17,21 @@ const STATUS_FD: RawFd = 3;
 /// Where the child finds its first socket.
 const FIRST_SOCKET_FD: RawFd = 4;
 
+/// Undoes an ignored SIGCHLD, which a process inherits from whoever started it: the kernel would collect our children
+/// itself, without a signal and without their exit status. A handler of the process's own stays.
+pub(crate) fn expect_ends() {
+    let (chld, mut now) = (libc::SIGCHLD, std::mem::MaybeUninit::<libc::sigaction>::uninit());
+    // SAFETY: a null new action changes nothing, and the old one is written to memory of its own size.
+    if unsafe { libc::sigaction(chld, ptr::null(), now.as_mut_ptr()) } != 0 {
+        return;
+    }
+    // SAFETY: the successful call above filled it.
+    if unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { libc::signal(chld, libc::SIG_DFL) };
+    }
+}
+
 /// Starts `command` with `status` on descriptor 3 and `sockets`, in no particular order, on 4 and up.
 ///
 /// The child gets an empty signal mask, a process group of its own, and SIGTERM when the calling **thread** ends: call

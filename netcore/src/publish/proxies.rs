@@ -245,7 +245,8 @@ impl ProxyCommand {
 impl Supervisor {
     /// Starts a proxy for each reservation, all side by side, and waits until all of them serve.
     ///
-    /// The calling thread must outlive the supervisor: the kernel ends the proxies with it.
+    /// The calling thread must outlive the supervisor: the kernel ends the proxies with it. If this process ignores
+    /// SIGCHLD, it no longer does: nothing would tell that a proxy has ended.
     ///
     /// # Errors
     /// If one of them fails, takes too long, or `interrupt` becomes readable; none runs then, and the sockets are
@@ -255,6 +256,7 @@ impl Supervisor {
         mappings: Vec<(Reservation, IpAddr)>,
         interrupt: BorrowedFd<'_>,
     ) -> Result<Self, ProxyError> {
+        child::expect_ends();
         let mut all = Self { command, proxies: Vec::with_capacity(mappings.len()), stopping: false };
         for (reservation, target) in mappings {
             let process = all

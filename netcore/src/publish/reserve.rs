@@ -285,7 +285,7 @@ fn open(address: SocketAddr, proto: Proto) -> Result<OwnedFd, ReserveError> {
     }
     socket.bind(&address.into()).map_err(|error| {
         let errno = errno(&error);
-        ReserveError::Bind { address, proto, errno, advice: bind_advice(errno, address.port()) }
+        ReserveError::Bind { address, proto, errno, advice: bind_advice(errno, address) }
     })?;
     if proto != Proto::Udp {
         // -1 is more than net.core.somaxconn allows, and so means just that.
@@ -313,15 +313,23 @@ fn socket_advice(errno: Errno, proto: Proto) -> String {
     }
 }
 
-fn bind_advice(errno: Errno, port: u16) -> String {
-    let first_free = fs::read_to_string(UNPRIVILEGED_FILE)
-        .ok()
-        .and_then(|text| text.trim().parse::<u16>().ok())
-        .unwrap_or(1024);
-    if errno == Errno::EACCES && port < first_free {
-        format!(" (ports below {first_free} need CAP_NET_BIND_SERVICE or root)")
-    } else {
-        String::new()
+fn bind_advice(errno: Errno, address: SocketAddr) -> String {
+    match (errno, address) {
+        (Errno::EACCES, _) => {
+            let first_free = fs::read_to_string(UNPRIVILEGED_FILE)
+                .ok()
+                .and_then(|text| text.trim().parse::<u16>().ok())
+                .unwrap_or(1024);
+            if address.port() < first_free {
+                return format!(" (ports below {first_free} need CAP_NET_BIND_SERVICE or root)");
+            }
+            String::new()
+        }
+        (Errno::EINVAL, SocketAddr::V6(address)) if address.ip().is_unicast_link_local() => {
+            " (a link-local address says nothing without its interface, which -p can't name: publish on [::] instead)"
+                .to_owned()
+        }
+        _ => String::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 //!
 //! Not here: the grammar, the sockets, the processes (`netcore::publish`).
 
+use std::env;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::os::fd::AsFd;
@@ -22,7 +23,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::userland_proxy;
+use crate::{seconds, to_the_end_or_enough, userland_proxy};
 
 /// How long a proxy may take to end once it is asked to, on top of its drain time.
 const STOP_TIME: Duration = Duration::from_secs(2);
@@ -68,14 +69,17 @@ pub(crate) struct Args {
     userland_proxy_path: Option<PathBuf>,
 
     /// At the end, let open connections finish for up to this long
-    #[arg(long, value_name = "SECONDS", env = "NETPROXY_DRAIN", hide_env = true)]
-    drain: Option<u32>,
+    ///
+    /// Whole or decimal seconds, or with a unit: 500ms, 2m. NETPROXY_DRAIN in the environment says the same.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds::parse, allow_negative_numbers = true)]
+    drain: Option<Duration>,
 }
 
 /// Publishes until a signal says to stop.
 pub(crate) fn run(args: Args) -> Result<()> {
     let (specs, target) = parse(&args)?;
     let proxy = userland_proxy::find(args.userland_proxy_path.as_deref())?;
+    let drain = args.drain.map_or_else(drain_of_environment, Ok)?;
     let target = resolve(&target)?;
     let groups = plan(&specs, &HostDefaults { address: args.ip, ipv6: host_listens_on_ipv6() })?;
     raise_descriptor_limit();
@@ -84,8 +88,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
     let signals = Signals::block()?;
     let mut command = ProxyCommand::new(proxy);
-    if let Some(seconds) = args.drain.filter(|seconds| *seconds > 0) {
-        command = command.option(["--drain".to_owned(), seconds.to_string()]);
+    // What wasn't typed isn't passed on: the proxies have our environment, and docker-proxy doesn't know the option.
+    if let Some(drain) = args.drain {
+        command = command.option(["--drain".to_owned(), drain.as_secs_f64().to_string()]);
     }
     let mappings = bound.into_iter().map(|reservation| (reservation, target)).collect();
     let proxies = match Supervisor::start(command, mappings, signals.stop.as_fd()) {
@@ -93,9 +98,19 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Err(ProxyError::Interrupted) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    // Whoever reads the table may have gone; the ports are wanted all the same.
-    let _ = io::stdout().lock().write_all(table(&proxies).as_bytes());
-    look_after(proxies, &signals, Duration::from_secs(args.drain.unwrap_or(0).into()))
+    // The ports are wanted all the same.
+    if let Err(error) = to_the_end_or_enough(io::stdout().lock().write_all(table(&proxies).as_bytes())) {
+        let _ = writeln!(io::stderr(), "portmap: cannot print the table: {error}");
+    }
+    look_after(proxies, &signals, drain)
+}
+
+/// How long the proxies will drain without being told.
+fn drain_of_environment() -> Result<Duration> {
+    const VARIABLE: &str = "NETPROXY_DRAIN";
+    let Some(value) = env::var_os(VARIABLE) else { return Ok(Duration::ZERO) };
+    let value = value.to_string_lossy();
+    seconds::parse(&value).map_err(|why| anyhow!("invalid value {value:?} in {VARIABLE}: {why}"))
 }
 
 fn parse(args: &Args) -> Result<(Vec<PublishSpec>, String)> {
@@ -127,6 +142,10 @@ fn resolve(target: &str) -> Result<IpAddr> {
 }
 
 fn look_up(name: &str) -> Result<IpAddr> {
+    // A port or a URL: resolvers only say that they don't know such a name, some after seconds.
+    if name.contains([':', '/']) {
+        bail!("invalid target {name:?}: neither an IP address nor a host name (ports go into -p)");
+    }
     let addresses: Vec<IpAddr> = (name, 0)
         .to_socket_addrs()
         .map_err(|error| anyhow!("cannot resolve {name:?}: {}", resolver_text(&error)))?
