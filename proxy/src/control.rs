@@ -93,6 +93,12 @@ impl Drop for Server {
     }
 }
 
+/// `path` with this process's id for `%p`: one environment serves many proxies.
+#[must_use]
+pub fn own_path(path: &Path) -> PathBuf {
+    path.to_string_lossy().replace("%p", &std::process::id().to_string()).into()
+}
+
 /// Why no counters could be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

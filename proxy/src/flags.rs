@@ -69,6 +69,8 @@ pub struct Options {
     pub log_file: Option<PathBuf>,
     /// A socket in the file system for `--stats`, beside the one named after the process id.
     pub control_socket: Option<PathBuf>,
+    /// Serve without that socket rather than not at all: it was the environment that asked for it.
+    pub control_socket_is_a_wish: bool,
 }
 
 impl Default for Options {
@@ -85,6 +87,7 @@ impl Default for Options {
             engine: Choice::Auto,
             log_file: None,
             control_socket: None,
+            control_socket_is_a_wish: false,
         }
     }
 }
@@ -258,7 +261,7 @@ const FLAGS: &[Flag] = &[
     Flag {
         name: "control-socket",
         value: "PATH",
-        help: "answer --stats on this socket too",
+        help: "answer --stats on this socket too; %p in it stands for the process id",
         own: true,
         set: |raw, v| golang::path(v).map(|p| raw.options.control_socket = Some(p)),
     },
@@ -268,6 +271,9 @@ const FLAGS: &[Flag] = &[
         help: "print the counters of a running netproxy as JSON and exit",
         own: false,
         set: |raw, v| {
+            if v.is_empty() {
+                return Err("neither a process id nor a path".to_owned());
+            }
             raw.stats = Some(v.to_owned());
             Ok(())
         },
@@ -413,6 +419,7 @@ impl Options {
     /// dockerd's proxies, so what it says of TCP or of one address family is for those that have it.
     fn fit(&mut self, mapping: &Mapping, typed: impl Fn(&str) -> bool) -> Result<(), Refusal> {
         let (protocol, target) = (mapping.protocol, mapping.target_ip);
+        self.control_socket_is_a_wish = !typed("control-socket");
         let leave_out = |present: bool, name: &str, why: String| {
             if present && typed(name) { Err(Refusal::Config(why)) } else { Ok(()) }
         };

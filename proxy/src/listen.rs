@@ -5,7 +5,7 @@
 //! mode (shared with the other holders of the socket, as docker-proxy does), and packet information on UDP.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::flags::Serve;
-use crate::mapping::{Mapping, Protocol};
+use crate::mapping::{BadMapping, Mapping, Protocol};
 use crate::sys;
 
 /// The first inherited socket's number in docker-proxy's contract.
@@ -284,6 +284,20 @@ pub fn stream_socket(target: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM.nonblocking(), None)?;
     socket.set_tcp_nodelay(true)?;
     Ok(socket)
+}
+
+/// Refuses a mapping from all of this host's addresses to one of them at the same port: every connection would come
+/// straight back. Loopback needs no look at the host, see [`Mapping::new`].
+///
+/// # Errors
+/// [`BadMapping::Loop`].
+pub fn check_loop(mapping: &Mapping) -> Result<(), BadMapping> {
+    let (host, target) = (mapping.host_ip, mapping.target_ip);
+    let reaches = host.is_unspecified() && host.is_ipv4() == target.is_ipv4();
+    if reaches && mapping.host_ports == mapping.target_ports && UdpSocket::bind((target, 0)).is_ok() {
+        return Err(BadMapping::Loop(mapping.target(0)));
+    }
+    Ok(())
 }
 
 /// Datagrams then tell which of our addresses they were sent to, which is where the reply must come from.

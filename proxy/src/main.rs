@@ -5,12 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use netproxy::counters::Counters;
 use netproxy::engine::{self, Engine, Job};
 use netproxy::flags::{self, Command, Refusal, Serve};
 use netproxy::status::Status;
 use netproxy::{control, limits, listen, log, log_error};
+use nix::sys::signal::{SigSet, Signal};
 
 /// docker-proxy's exit status for words it doesn't know.
 const BAD_USAGE: u8 = 2;
@@ -62,10 +63,15 @@ fn serve_and_report(serve: Serve, mut status: Option<Status>) -> ExitCode {
     }
 }
 
-fn prepare(serve: Serve) -> anyhow::Result<(Job, Engine)> {
+fn prepare(mut serve: Serve) -> anyhow::Result<(Job, Engine)> {
     limits::raise_open_files();
+    // Whoever started us may have had reasons to block them; without them we couldn't be stopped.
+    let _ = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect::<SigSet>().thread_unblock();
+    serve.options.threads = limits::affordable_threads(serve.options.threads);
     // The text holds the kernel's reason already, as docker-proxy's does: no chain behind it.
     let listeners = listen::listeners(&serve).map_err(|error| anyhow::anyhow!("{error}"))?;
+    limits::check(listeners.len())?;
+    listen::check_loop(&serve.mapping).map_err(|error| anyhow::anyhow!("{error}"))?;
     listen::check_sources(&serve.options.source_ips).map_err(|error| anyhow::anyhow!("{error}"))?;
     if let Some(path) = &serve.options.log_file {
         log::to_file(path).with_context(|| format!("can't write the log file {}", path.display()))?;
@@ -76,10 +82,16 @@ fn prepare(serve: Serve) -> anyhow::Result<(Job, Engine)> {
         Err(error) => log_error!(Notice, "no counters by process id: {}", listen::reason(&error)),
     }
     if let Some(path) = &serve.options.control_socket {
-        control.push(
-            control::Server::at(path)
-                .with_context(|| format!("can't make the control socket {}", path.display()))?,
-        );
+        let path = control::own_path(path);
+        match control::Server::at(&path) {
+            Ok(server) => control.push(server),
+            Err(error) if serve.options.control_socket_is_a_wish => {
+                log_error!(Notice, "no control socket {}: {}", path.display(), listen::reason(&error));
+            }
+            Err(error) => {
+                bail!("can't make the control socket {}: {}", path.display(), listen::reason(&error))
+            }
+        }
     }
     let engine = engine::choose(&serve)?;
     let counters = Arc::new(Counters::new(serve.mapping, engine.name()));
@@ -112,10 +124,14 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn report(status: Option<Status>, message: &str) -> ExitCode {
-    if let Some(status) = status {
-        status.failed(message);
+    match status {
+        // Who reads the status passes it on: a second line on stderr would say the same.
+        Some(status) => {
+            status.failed(message);
+            ExitCode::FAILURE
+        }
+        None => fail(message),
     }
-    fail(message)
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -145,13 +145,22 @@ fn a_socket_in_the_file_system_answers_too() {
     let mut killed = start().serve(&host);
     assert_eq!(of(path), of(&killed.pid().to_string()));
     // A living proxy's socket isn't taken away; a dead one's is.
-    let failed = tcp(v4(FRONT + 1), v4(9000)).variable("NETPROXY_CONTROL_SOCKET", path).fail(&host);
+    let failed = tcp(v4(FRONT + 1), v4(9000)).words(["--control-socket", path]).fail(&host);
     assert_eq!(failed.code, 1);
-    assert!(
-        failed.stderr.contains(path) && failed.stderr.contains("ddress already in use"),
-        "{}",
-        failed.stderr
-    );
+    let status = failed.status.unwrap();
+    assert!(status.contains(path) && status.contains("address already in use"), "{status}");
+    // An environment is that of many proxies: they serve all the same, or each has a socket of its own.
+    let own = folder.path().join("%p");
+    for path in [path, own.to_str().unwrap()] {
+        let mut other = tcp(v4(FRONT + 1), v4(9000)).variable("NETPROXY_CONTROL_SOCKET", path).serve(&host);
+        let pid = other.pid();
+        assert_eq!(of(&pid.to_string())["pid"], pid);
+        if path.ends_with("%p") {
+            assert_eq!(of(&path.replace("%p", &pid.to_string()))["pid"], pid);
+        }
+        other.signal(nix::sys::signal::Signal::SIGINT);
+        assert_eq!(other.code(), 0);
+    }
     killed.signal(nix::sys::signal::Signal::SIGKILL);
     killed.wait();
     // What its ring was doing with the listener ends a moment after the process.

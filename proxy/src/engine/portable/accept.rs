@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::{SockRef, Socket};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 
@@ -24,7 +25,7 @@ use crate::engine::{rejected, turned_away};
 use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
-use crate::sys::{self, watch};
+use crate::sys;
 use crate::tcp::{Finish, is_the_clients};
 use std::net::SocketAddr;
 
@@ -54,6 +55,15 @@ impl Admission {
         if let Ok(permit) = shared.descriptors.acquire_many(SOCKETS).await {
             permit.forget();
         }
+        Self::taken(shared)
+    }
+
+    fn try_take(shared: &Arc<Shared>) -> Option<Self> {
+        shared.descriptors.try_acquire_many(SOCKETS).ok()?.forget();
+        Some(Self::taken(shared))
+    }
+
+    fn taken(shared: &Arc<Shared>) -> Self {
         shared.counters.connections.open.up();
         Self(Arc::clone(shared))
     }
@@ -67,53 +77,88 @@ impl Drop for Admission {
 }
 
 /// A task per listener.
-pub(super) fn serve(listeners: Vec<Listener>, shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+pub(super) fn serve(
+    listeners: Vec<Listener>,
+    closing: &watch::Receiver<()>,
+    shared: &Arc<Shared>,
+) -> io::Result<Vec<JoinHandle<()>>> {
     let workers = Arc::new(Mutex::new(Workers::new(Arc::clone(shared))));
     listeners
         .into_iter()
         .map(|listener| {
-            let socket = watch(listener.socket)?;
-            let (shared, workers) = (Arc::clone(shared), Arc::clone(&workers));
-            Ok(tokio::spawn(accept_all(socket, listener.target, shared, workers)))
+            let socket = sys::watch(listener.socket)?;
+            let door = Door {
+                socket,
+                target: listener.target,
+                shared: Arc::clone(shared),
+                workers: Arc::clone(&workers),
+            };
+            Ok(tokio::spawn(door.serve(closing.clone())))
         })
         .collect()
 }
 
-async fn accept_all(
-    listener: AsyncFd<Socket>,
+/// A listener.
+#[derive(Debug)]
+struct Door {
+    socket: AsyncFd<Socket>,
     target: SocketAddr,
     shared: Arc<Shared>,
     workers: Arc<Mutex<Workers>>,
-) {
-    let mut pause = SHORTEST_PAUSE;
-    // An error means that the runtime is going away.
-    while let Ok(mut ready) = listener.readable().await {
-        for _ in 0..BURST {
-            let admission = Admission::wait(&shared).await;
-            let accepted = match ready.try_io(|listener| sys::accept(listener.as_fd())) {
-                Ok(accepted) => accepted,
-                Err(_would_block) => break,
-            };
-            match accepted {
-                Ok(socket) => {
-                    pause = SHORTEST_PAUSE;
-                    shared.counters.connections.total.add(1);
-                    workers
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .place(socket, |socket, seat| Accepted { socket, target, admission, seat });
-                }
-                Err(error) if is_the_clients(&error) => {}
-                Err(error) => {
-                    drop(admission);
-                    shared.counters.errors.add(1);
-                    log_error!(Accept, "can't accept, trying again in {pause:?}: {}", reason(&error));
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+}
+
+impl Door {
+    /// Accepts until it is told to close, and then what is left: it was let in by the kernel already.
+    async fn serve(self, mut closing: watch::Receiver<()>) {
+        tokio::select! {
+            () = self.accept_all() => {}
+            _ = closing.changed() => {}
+        }
+        while let Some(admission) = Admission::try_take(&self.shared)
+            && let Ok(client) = sys::accept(self.socket.as_fd())
+        {
+            self.admit(client, admission);
+        }
+    }
+
+    async fn accept_all(&self) {
+        let mut pause = SHORTEST_PAUSE;
+        // An error means that the runtime is going away.
+        while let Ok(mut ready) = self.socket.readable().await {
+            for _ in 0..BURST {
+                let admission = Admission::wait(&self.shared).await;
+                let accepted = match ready.try_io(|listener| sys::accept(listener.as_fd())) {
+                    Ok(accepted) => accepted,
+                    Err(_would_block) => break,
+                };
+                match accepted {
+                    Ok(client) => {
+                        pause = SHORTEST_PAUSE;
+                        self.admit(client, admission);
+                    }
+                    Err(error) if is_the_clients(&error) => {}
+                    Err(error) => {
+                        drop(admission);
+                        self.shared.counters.errors.add(1);
+                        log_error!(Accept, "can't accept, trying again in {pause:?}: {}", reason(&error));
+                        sleep(pause).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                    }
                 }
             }
+            yield_now().await;
         }
-        yield_now().await;
+    }
+
+    fn admit(&self, client: OwnedFd, admission: Admission) {
+        self.shared.counters.connections.total.add(1);
+        let target = self.target;
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).place(client, |socket, seat| Accepted {
+            socket,
+            target,
+            admission,
+            seat,
+        });
     }
 }
 

@@ -69,9 +69,10 @@ pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
         for server in job.control {
             tokio::spawn(answer_readers(watch(server)?, Arc::clone(&shared.counters)));
         }
+        let (close, closed) = tokio::sync::watch::channel(());
         let serving: Vec<JoinHandle<()>> = match shared.protocol {
             Protocol::Udp => udp::serve(job.listeners, &shared)?,
-            Protocol::Tcp | Protocol::Sctp => accept::serve(job.listeners, &shared)?,
+            Protocol::Tcp | Protocol::Sctp => accept::serve(job.listeners, &closed, &shared)?,
         };
         ready();
         tokio::select! {
@@ -80,7 +81,13 @@ pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
         }
         if !shared.options.drain.is_zero() {
             // Closes the listening sockets: whoever else holds them gets the new connections.
-            serving.iter().for_each(JoinHandle::abort);
+            drop(close);
+            if shared.protocol == Protocol::Udp {
+                serving.iter().for_each(JoinHandle::abort);
+            }
+            for listener in serving {
+                let _ = listener.await; // aborted or done
+            }
             tokio::select! {
                 () = drained(&shared) => {}
                 _ = interrupt.recv() => {}
