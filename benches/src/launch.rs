@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use clap::Args;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
@@ -55,8 +55,8 @@ impl Launch {
             .args(&self.arguments)
             .status()
             .with_context(|| format!("can't run {}", self.program.display()))?;
-        ensure!(status.success(), "{} ended: {status}", self.program.display());
-        Ok(())
+        // What it had to say it has said itself.
+        std::process::exit(status.code().unwrap_or(1))
     }
 }
 
