@@ -15,11 +15,11 @@ export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN := $(CARGO_TARGET_DIR)/bin
 PREFIX ?= /usr/local
 
-.PHONY: help demo test setup build install bench fmt lint deny clean
+.PHONY: help demo test setup setup-bench build install bench fmt lint deny clean
 
 help: ## list the goals
 	@echo "usage: make GOAL"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 15
 
 demo: setup build ## publish a real web server and fetch from it; touches nothing, takes seconds
 	@scripts/demo.sh $(BIN)
@@ -30,6 +30,9 @@ test: setup build ## run all tests; those in network namespaces need root or sud
 setup: ## install what is missing of Debian's packages (root or sudo)
 	@scripts/setup.sh
 
+setup-bench: ## install, besides, the proxies that the benchmark compares with
+	@scripts/setup.sh bench
+
 build: ## build portmap and netproxy into target/bin
 	cargo build --release -p portmap
 	cargo rustc --profile netproxy -p netproxy --bin netproxy -- -C target-feature=+crt-static
@@ -39,8 +42,8 @@ build: ## build portmap and netproxy into target/bin
 install: ## copy them to PREFIX/bin (PREFIX=/usr/local, DESTDIR for packages); build first
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(BIN)/portmap $(BIN)/netproxy
 
-bench: setup build ## measure beside docker-proxy and a direct path; minutes
-	cargo run --release -p bench -- $(BENCH)
+bench: setup-bench build ## measure beside other proxies and no proxy; 20 minutes, BENCH=--quick takes 3
+	cargo run --release -p bench -- --bin-dir $(BIN) $(BENCH)
 
 fmt: ## format all code
 	cargo fmt --all

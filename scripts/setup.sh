@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what building, the demo, the tests and the benchmark need and this machine lacks.
+# Installs what building, the demo and the tests need and this machine lacks; with the argument `bench`, also the proxies
+# that the benchmark compares with.
 #
 # A thing counts as there if its file is: a Docker from elsewhere does as well as Debian's, and is never replaced.
-# No service is started or enabled: the tests start their own dockerd, away from the machine's network.
+# No service is started or enabled: tests and benchmark start what they need, away from the machine's network.
 set -euo pipefail
 
 # what to look for : the package that brings it
@@ -19,6 +20,13 @@ needs=(
     haproxy:haproxy
 )
 
+bench_needs=(
+    haproxy:haproxy
+    nginx:nginx
+    socat:socat
+    nft:nftables
+)
+
 say() { echo "setup: $*"; }
 die() { echo "setup: $*" >&2; exit 1; }
 
@@ -32,6 +40,17 @@ there() {
 }
 
 command -v cargo >/dev/null || die "Rust is missing: install it from https://rustup.rs, then call make again"
+
+case ${1-} in
+    "") ;;
+    bench)
+        needs+=("${bench_needs[@]}")
+        # Debian's nginx has the stream module in a package of its own; others have it built in.
+        { nginx -V 2>&1 || true; } | grep -qE -- '--with-stream( |$)' ||
+            needs+=(/usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream)
+        ;;
+    *) die "usage: scripts/setup.sh [bench]" ;;
+esac
 
 missing=()
 for need in "${needs[@]}"; do
@@ -74,6 +93,13 @@ say "installing ${missing[*]}"
 run install --yes --no-install-recommends --no-remove "${missing[@]}"
 rm -f "$log"
 
+if [[ -d /run/systemd/system ]]; then
+    for service in haproxy nginx; do
+        [[ " ${missing[*]} " == *" $service "* ]] || continue
+        say "keeping $service from starting at boot: enable $service.service if you want it"
+        "${as_root[@]}" systemctl --quiet disable "$service.service"
+    done
+fi
 if [[ " ${missing[*]} " == *" docker.io "* && -d /run/systemd/system ]]; then
     say "keeping Docker from starting at boot: enable docker.socket if you want it"
     "${as_root[@]}" systemctl --quiet disable docker.socket docker.service containerd.service

@@ -18,7 +18,7 @@ use crate::loads::{self, Load, Phase, Tally, Worker};
 use crate::process::{Process, piped};
 use crate::stats;
 use crate::topology::Topology;
-use crate::usage::{cpu_time, own_cpu_time};
+use crate::usage::{cpu_time, cpu_time_of_trees, own_cpu_time};
 
 /// What connecting and ending may take beyond the time asked for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -122,12 +122,9 @@ impl Drive {
     }
 
     fn clocks(&self) -> nix::Result<Cpu> {
-        let mut proxy = 0.0;
-        for pid in &self.proxy {
-            proxy += cpu_time(Pid::from_raw(*pid))?.as_secs_f64();
-        }
+        let proxy: Vec<Pid> = self.proxy.iter().copied().map(Pid::from_raw).collect();
         Ok(Cpu {
-            proxy,
+            proxy: cpu_time_of_trees(&proxy)?.as_secs_f64(),
             client: own_cpu_time()?.as_secs_f64(),
             backend: cpu_time(Pid::from_raw(self.backend))?.as_secs_f64(),
         })

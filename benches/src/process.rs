@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -38,6 +38,11 @@ impl Process {
             Some(status) => bail!("{} ended by itself: {status}", self.name),
             None => Ok(()),
         }
+    }
+
+    /// How the process ended; for one that has just closed what it should have written to, so this doesn't wait long.
+    pub(crate) fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        Ok(self.child.wait()?)
     }
 
     /// Sends a line to the process's standard input, which must be piped.
@@ -104,8 +109,19 @@ pub(crate) fn read_before(
     }
 }
 
-/// Proxies inherit our limit, and a thousand connections cost them several thousand descriptors.
+/// How many files a process of ours, and so a proxy, may have open.
+pub(crate) fn open_files() -> nix::Result<u64> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?.0)
+}
+
+/// Enough for ten thousand connections through a proxy that needs six descriptors for each.
+const OPEN_FILES: u64 = 200_000;
+
+/// Proxies inherit our limit, and should be stopped by what they are, not by it. Services usually have more; a user
+/// without privileges has to do with what there is.
 pub(crate) fn raise_open_files() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    let wanted = hard.max(OPEN_FILES);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted)
+        .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard, hard))
 }

@@ -23,6 +23,8 @@ use crate::namespace::Namespace;
 pub(crate) const CONGESTION_CONTROL: &str = "cubic";
 pub(crate) const MTU: u32 = 1500;
 
+/// The bridge in the host namespace.
+pub(crate) const BRIDGE_NAME: &str = "br0";
 const BRIDGE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 const BACKEND: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const SUBNET: &str = "10.99.0.0/24";
@@ -68,12 +70,12 @@ fn host_links(backend: &Path) -> String {
     format!(
         "link set lo up\n\
          route change local {local} dev lo scope host src {local} table local congctl {CONGESTION_CONTROL}\n\
-         link add br0 mtu {MTU} type bridge\n\
-         addr add {BRIDGE}/24 dev br0\n\
-         link set br0 up\n\
-         route change {SUBNET} dev br0 src {BRIDGE} congctl {CONGESTION_CONTROL}\n\
+         link add {BRIDGE_NAME} mtu {MTU} type bridge\n\
+         addr add {BRIDGE}/24 dev {BRIDGE_NAME}\n\
+         link set {BRIDGE_NAME} up\n\
+         route change {SUBNET} dev {BRIDGE_NAME} src {BRIDGE} congctl {CONGESTION_CONTROL}\n\
          link add veth0 mtu {MTU} type veth peer name eth0 mtu {MTU} netns {backend}\n\
-         link set veth0 master br0 up\n"
+         link set veth0 master {BRIDGE_NAME} up\n"
     )
 }
 

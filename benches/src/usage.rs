@@ -8,10 +8,66 @@ use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+/// USER_HZ: the same on every architecture we run on.
+const TICKS: f64 = 100.0;
+
 /// CPU time of all threads of a process, ended ones included, to the nanosecond: the clock that the ticks in
 /// `/proc/PID/stat` are rounded from.
 pub(crate) fn cpu_time(pid: Pid) -> nix::Result<Duration> {
     Ok(clock_getcpuclockid(pid)?.now()?.into())
+}
+
+/// CPU time of processes and of all below them, also of those that have ended and been waited for: their time the kernel
+/// keeps in ticks only.
+pub(crate) fn cpu_time_of_trees(roots: &[Pid]) -> nix::Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for root in roots {
+        // The root must be there; what it has forked may end at any time.
+        sum += cpu_time(*root)? + ended_children(*root);
+        for child in descendants(*root) {
+            sum += cpu_time(child).unwrap_or_default() + ended_children(child);
+        }
+    }
+    Ok(sum)
+}
+
+/// A process and all below it.
+pub(crate) fn tree(root: Pid) -> Vec<Pid> {
+    [root].into_iter().chain(descendants(root)).collect()
+}
+
+fn descendants(of: Pid) -> Vec<Pid> {
+    let mut all = children(of);
+    let mut at = 0;
+    while let Some(next) = all.get(at).copied() {
+        all.extend(children(next));
+        at += 1;
+    }
+    all
+}
+
+/// The processes forked by any thread of `parent`; none if it has ended, or if the kernel doesn't tell.
+pub(crate) fn children(parent: Pid) -> Vec<Pid> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { return Vec::new() };
+    let lists =
+        threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| parse_pids(&list)).collect()
+}
+
+fn parse_pids(list: &str) -> Vec<Pid> {
+    list.split_whitespace().filter_map(|word| word.parse().ok()).map(Pid::from_raw).collect()
+}
+
+fn ended_children(of: Pid) -> Duration {
+    let ticks = fs::read_to_string(format!("/proc/{of}/stat")).ok().and_then(|stat| children_ticks(&stat));
+    Duration::from_secs_f64(ticks.unwrap_or(0) as f64 / TICKS)
+}
+
+/// User and system time of the children waited for. The name before may hold anything, but it ends with the last bracket.
+fn children_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut times = fields.split_whitespace().skip(13).map(str::parse::<u64>);
+    Some(times.next()?.ok()? + times.next()?.ok()?)
 }
 
 /// CPU time of this process.
@@ -31,17 +87,29 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
+    /// Of processes and all below them.
+    pub(crate) fn of_trees(roots: &[Pid]) -> anyhow::Result<Self> {
+        let mut sum = Self::of(roots)?;
+        // What has been forked may end at any time.
+        let below = roots.iter().flat_map(|root| descendants(*root));
+        below.filter_map(|pid| Self::of_one(pid).ok()).for_each(|one| sum = sum.and(one));
+        Ok(sum)
+    }
+
     pub(crate) fn of(pids: &[Pid]) -> anyhow::Result<Self> {
         let mut sum = Self::default();
         for pid in pids {
-            let one = Self::of_one(*pid)?;
-            sum = Self {
-                pss: sum.pss + one.pss,
-                uss: sum.uss + one.uss,
-                peak_rss: sum.peak_rss + one.peak_rss,
-            };
+            sum = sum.and(Self::of_one(*pid)?);
         }
         Ok(sum)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            pss: self.pss + other.pss,
+            uss: self.uss + other.uss,
+            peak_rss: self.peak_rss + other.peak_rss,
+        }
     }
 
     fn of_one(pid: Pid) -> anyhow::Result<Self> {
@@ -77,6 +145,22 @@ mod tests {
             "55aa-7ffd ---p 00000000 00:00 0   [rollup]\nRss:  3000 kB\nPss:  1204 kB\nPss_Dirty: 77 kB\n";
         assert_eq!(kib(rollup, "Pss"), 1204.0);
         assert_eq!(kib(rollup, "Private_Hugetlb"), 0.0);
+    }
+
+    #[test]
+    fn reads_the_time_of_ended_children() {
+        let stat = "42 (a) b) S 1 42 42 0 -1 4194560 1 2 3 4 50 60 7 8 20 0 1 0 99 100 200";
+        assert_eq!(children_ticks(stat), Some(15));
+        assert_eq!(children_ticks("42 (short) S 1"), None);
+    }
+
+    #[test]
+    fn a_child_is_below_us() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let own = tree(nix::unistd::getpid());
+        assert!(own.contains(&Pid::from_raw(child.id().cast_signed())), "{own:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

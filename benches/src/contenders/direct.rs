@@ -1,9 +1,8 @@
 //! No proxy: the client connects to the backend's own address, over the bridge. What is lost beyond this is the
 //! price of publishing a port.
 
-use super::{Contender, DIRECT, Way};
+use super::{Contender, DIRECT, Programs, Way};
 use crate::loads::Protocol;
-use crate::process::Process;
 use crate::topology::Topology;
 
 pub(super) struct Direct;
@@ -18,10 +17,10 @@ impl Contender for Direct {
     }
 
     fn start(&self, _: &Topology, _: Protocol) -> anyhow::Result<Way> {
-        Ok(Way { target: Topology::backend_address(), processes: Vec::new() })
+        Ok(Way { target: Topology::backend_address(), programs: Programs::none() })
     }
 
-    fn start_idle(&self, _: &Topology, _: u16) -> anyhow::Result<Option<Vec<Process>>> {
+    fn start_idle(&self, _: &Topology, _: u16) -> anyhow::Result<Option<Programs>> {
         Ok(None)
     }
 }

@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 
-use super::{Contender, DOCKER_PROXY, Way};
+use super::program::{self, PATIENCE, first_line, package_version};
+use super::{Contender, DOCKER_PROXY, Programs, Way};
 use crate::launch;
 use crate::loads::Protocol;
 use crate::process::{Process, read_before};
@@ -25,21 +26,20 @@ const DOCKER_PROXY_PLACES: [&str; 4] = [
 const STATUS_FD: i32 = 3;
 /// What a proxy writes when it serves.
 const SERVING: &[u8] = b"0\n";
-/// As long as dockerd waits.
-const PATIENCE: Duration = Duration::from_secs(16);
-/// Idle proxies listen from here on, below the ephemeral ports.
-const FIRST_IDLE_PORT: u16 = 5001;
 
 /// One proxy program.
 pub(super) struct Proxy {
     name: &'static str,
     program: PathBuf,
+    /// Beyond docker-proxy's own.
+    flags: Vec<&'static str>,
+    files_per_connection: u64,
 }
 
 impl Proxy {
-    pub(super) fn new(name: &'static str, program: PathBuf) -> anyhow::Result<Self> {
-        ensure!(program.is_file(), "{name}: there is no {}; build it, or say where it is", program.display());
-        Ok(Self { name, program })
+    pub(super) fn new(name: &'static str, program: PathBuf, flags: &[&'static str]) -> anyhow::Result<Self> {
+        ensure!(program.is_file(), "there is no {}; build it, or say where it is", program.display());
+        Ok(Self { name, program, flags: flags.to_vec(), files_per_connection: 2 })
     }
 
     pub(super) fn docker(program: Option<PathBuf>) -> anyhow::Result<Self> {
@@ -47,7 +47,8 @@ impl Proxy {
         let program = program.or_else(found).context(
             "docker-proxy is in none of its usual places: install docker.io, or use --docker-proxy PATH",
         )?;
-        Self::new(DOCKER_PROXY, program)
+        // Go splices, with a pipe for each direction that is there before there is anything to move.
+        Ok(Self { files_per_connection: 6, ..Self::new(DOCKER_PROXY, program, &[])? })
     }
 
     fn serve(
@@ -63,17 +64,19 @@ impl Proxy {
             .args(["-proto", protocol.name()])
             .args(["-host-ip", &from.ip().to_string(), "-host-port", &from.port().to_string()])
             .args(["-container-ip", &to.ip().to_string(), "-container-port", &to.port().to_string()])
+            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: STATUS_FD }])?;
-        let process = Process::start(&topology.host, self.name, command)?;
+        let mut process = Process::start(&topology.host, self.name, command)?;
         let mut said = Vec::new();
         let mut chunk = [0; 512];
         let deadline = Instant::now() + PATIENCE;
         loop {
             match read_before(&mut status, &mut chunk, deadline).with_context(|| self.name)? {
-                0 => bail!("{} doesn't serve: {:?}", self.name, String::from_utf8_lossy(&said)),
+                0 if said.is_empty() => bail!("{} ended without a word: {}", self.name, process.end()?),
+                0 => bail!("{} doesn't serve: {}", self.name, String::from_utf8_lossy(&said).trim()),
                 got => said.extend_from_slice(&chunk[..got]),
             }
             if said == SERVING {
@@ -90,25 +93,30 @@ impl Contender for Proxy {
 
     fn version(&self) -> anyhow::Result<String> {
         let path = self.program.display();
-        Ok(match own_version(&self.program)?.or_else(|| package_version(&self.program)) {
-            Some(version) => format!("{version} ({path})"),
-            None => format!("{path}, version unknown"),
-        })
+        let version = own_version(&self.program)?.or_else(|| package_version(&self.program));
+        let version = version.unwrap_or_else(|| "version unknown".to_owned());
+        let flags: String = self.flags.iter().map(|word| format!(" {word}")).collect();
+        Ok(format!("{version} ({path}{flags})"))
+    }
+
+    fn files_per_connection(&self) -> u64 {
+        self.files_per_connection
     }
 
     fn start(&self, topology: &Topology, protocol: Protocol) -> anyhow::Result<Way> {
         let target = Topology::published_address();
         let process = self.serve(topology, protocol, target, Topology::backend_address())?;
-        Ok(Way { target, processes: vec![process] })
+        Ok(Way { target, programs: Programs::of(process) })
     }
 
-    fn start_idle(&self, topology: &Topology, count: u16) -> anyhow::Result<Option<Vec<Process>>> {
+    fn start_idle(&self, topology: &Topology, count: u16) -> anyhow::Result<Option<Programs>> {
+        let mut programs = Programs::none();
         let mut address = Topology::published_address();
-        let processes = (FIRST_IDLE_PORT..).take(usize::from(count)).map(|port| {
+        for port in program::idle_ports(count) {
             address.set_port(port);
-            self.serve(topology, Protocol::Tcp, address, Topology::backend_address())
-        });
-        processes.collect::<anyhow::Result<_>>().map(Some)
+            programs.push(self.serve(topology, Protocol::Tcp, address, Topology::backend_address())?);
+        }
+        Ok(Some(programs))
     }
 }
 
@@ -120,17 +128,4 @@ fn own_version(program: &Path) -> anyhow::Result<Option<String>> {
         .output()
         .with_context(|| format!("can't run {}", program.display()))?;
     Ok(output.status.success().then(|| first_line(&output.stdout)).flatten())
-}
-
-/// What Debian's package manager says.
-fn package_version(program: &Path) -> Option<String> {
-    let owner = Command::new("dpkg").arg("-S").arg(program).output().ok()?;
-    let package = first_line(&owner.stdout)?.split(':').next()?.to_owned();
-    let version = Command::new("dpkg-query").args(["-W", "-f", "${Version}", &package]).output().ok()?;
-    first_line(&version.stdout).map(|version| format!("{package} {version}"))
-}
-
-fn first_line(bytes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(bytes);
-    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
 }

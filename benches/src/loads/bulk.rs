@@ -6,39 +6,31 @@
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::thread;
 
 use nix::sys::socket::MsgFlags;
 use socket2::Socket;
 
-use super::{Phase, Protocol, Tally, Worker, connect, listen};
+use super::{Phase, Protocol, Tally, Worker, connect, for_each_connection};
 
 /// Small enough to stay in the processor's cache, large enough to make system calls rare.
 const CHUNK: usize = 128 << 10;
 
 pub(super) fn uploads(target: SocketAddr, streams: usize) -> io::Result<Vec<Worker>> {
-    workers(target, streams, |socket| {
-        let chunk = vec![0x5a; CHUNK];
-        move || (&socket).write(&chunk)
-    })
+    (0..streams).map(|_| connect(Protocol::Tcp, target).map(upload)).collect()
 }
 
 pub(super) fn downloads(target: SocketAddr, streams: usize) -> io::Result<Vec<Worker>> {
-    workers(target, streams, |socket| {
-        let mut space = vec![MaybeUninit::uninit(); CHUNK];
-        move || discard(&socket, &mut space)
-    })
+    (0..streams).map(|_| connect(Protocol::Tcp, target).map(download)).collect()
 }
 
-fn workers<Step>(target: SocketAddr, streams: usize, step: impl Fn(Socket) -> Step) -> io::Result<Vec<Worker>>
-where
-    Step: FnMut() -> io::Result<usize> + Send + 'static,
-{
-    let worker = |_| -> io::Result<Worker> {
-        let mut step = step(connect(Protocol::Tcp, target)?);
-        Ok(Box::new(move |phase: &Phase| transfer(phase, &mut step)))
-    };
-    (0..streams).map(worker).collect()
+pub(super) fn upload(socket: Socket) -> Worker {
+    let chunk = vec![0x5a; CHUNK];
+    Box::new(move |phase| transfer(phase, &mut || (&socket).write(&chunk)))
+}
+
+fn download(socket: Socket) -> Worker {
+    let mut space = vec![MaybeUninit::uninit(); CHUNK];
+    Box::new(move |phase| transfer(phase, &mut || discard(&socket, &mut space)))
 }
 
 fn transfer(phase: &Phase, step: &mut impl FnMut() -> io::Result<usize>) -> io::Result<Tally> {
@@ -61,10 +53,12 @@ fn discard(socket: &Socket, space: &mut [MaybeUninit<u8>]) -> io::Result<usize> 
 }
 
 pub(super) fn serve_uploads(address: SocketAddr) -> io::Result<()> {
-    for_each_connection(address, |socket| {
-        let mut space = vec![MaybeUninit::uninit(); CHUNK];
-        while discard(&socket, &mut space).is_ok_and(|bytes| bytes > 0) {}
-    })
+    for_each_connection(address, |socket| swallow(&socket))
+}
+
+pub(super) fn swallow(socket: &Socket) {
+    let mut space = vec![MaybeUninit::uninit(); CHUNK];
+    while discard(socket, &mut space).is_ok_and(|bytes| bytes > 0) {}
 }
 
 pub(super) fn serve_downloads(address: SocketAddr) -> io::Result<()> {
@@ -72,15 +66,4 @@ pub(super) fn serve_downloads(address: SocketAddr) -> io::Result<()> {
         let chunk = vec![0x5a; CHUNK];
         while socket.write(&chunk).is_ok() {}
     })
-}
-
-/// The client's end, and with it an error here, is how every stream ends; the client knows if that was too early.
-fn for_each_connection(address: SocketAddr, serve: fn(Socket)) -> io::Result<()> {
-    let listener = listen(address)?;
-    thread::spawn(move || {
-        while let Ok((socket, _)) = listener.accept() {
-            thread::spawn(move || serve(socket));
-        }
-    });
-    Ok(())
 }

@@ -4,17 +4,12 @@
 //! some are under way when a phase ends.
 
 use std::io::{self, ErrorKind, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use nix::sys::socket::{setsockopt, sockopt};
-
-use super::{MESSAGE, Phase, Protocol, Tally, Worker, connect};
-
-/// The backend's queue: what is lost should be lost on the path.
-const RECEIVE_BUFFER: usize = 8 << 20;
+use super::{MESSAGE, Phase, Protocol, Tally, Worker, bind_with_room, connect};
 
 pub(super) fn client(target: SocketAddr) -> io::Result<Vec<Worker>> {
     let mut socket = connect(Protocol::Udp, target)?;
@@ -38,11 +33,7 @@ pub(super) fn client(target: SocketAddr) -> io::Result<Vec<Worker>> {
 }
 
 pub(super) fn serve(address: SocketAddr, received: Arc<AtomicU64>) -> io::Result<()> {
-    let socket = UdpSocket::bind(address)?;
-    // Needs a privilege over the machine, not just the namespace; without it, as much as anyone may have.
-    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
-    }
+    let socket = bind_with_room(address)?;
     thread::spawn(move || {
         let mut message = [0; MESSAGE];
         loop {

@@ -4,16 +4,21 @@
 //! it next to each other. Not here: when to start and stop measuring (`drive`), processes and namespaces (`rounds`).
 
 mod bulk;
+mod bursts;
 mod connects;
+mod echoes;
 mod flood;
+mod mixed;
 mod round_trips;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// What a small message, a request or a datagram holds, in bytes.
@@ -30,6 +35,18 @@ pub(crate) struct Load {
     pub(crate) traffic: Traffic,
     /// How many connections, UDP sockets or (for `Connects`) clients there are at a time.
     pub(crate) parallel: usize,
+    /// What one message holds, in bytes.
+    pub(crate) size: usize,
+    pub(crate) weight: Weight,
+}
+
+/// How much of a run's time a load deserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// In every round.
+    Main,
+    /// For a closer look: in fewer rounds, and in a quick run not at all.
+    Detail,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +63,17 @@ pub(crate) enum Traffic {
     Download,
     /// A message and its echo, over and over, one at a time on each connection.
     RoundTrips,
+    /// The same with a message of any size, on a few connections with a thread each.
+    Echoes,
+    /// Uploads, and beside them round trips on connections of their own. The uploads are the work, the round trips'
+    /// latency is what it is about.
+    Mixed,
     /// Connect, request, answer, close: the backend closes first, as an HTTP server does after `Connection: close`.
     Connects,
     /// Datagrams from the client, as fast as it can.
     Flood,
+    /// Many datagrams at once from each client and then their echoes, over and over.
+    Bursts,
 }
 
 pub(crate) const ALL: &[Load] = &[
@@ -58,19 +82,36 @@ pub(crate) const ALL: &[Load] = &[
     tcp("bulk-8", "8 parallel uploads", Traffic::Upload, 8),
     tcp("rr-1", "round trips, 1 connection", Traffic::RoundTrips, 1),
     tcp("rr-64", "round trips, 64 connections", Traffic::RoundTrips, 64),
-    tcp("rr-1000", "round trips, 1000 connections", Traffic::RoundTrips, 1000),
+    detail(tcp("rr-1000", "round trips, 1000 connections", Traffic::RoundTrips, 1000)),
+    tcp("mixed", "4 uploads beside round trips", Traffic::Mixed, 4),
     tcp("connect", "connect, request, close", Traffic::Connects, 4),
     udp("udp-flood", "UDP one way", Traffic::Flood, 1),
     udp("udp-rr-1", "UDP round trips, 1 client", Traffic::RoundTrips, 1),
     udp("udp-rr-16", "UDP round trips, 16 clients", Traffic::RoundTrips, 16),
+    udp("udp-burst", "UDP bursts, 16 clients", Traffic::Bursts, 16),
+    echoes("echo-1", "echoes of 1 B", 1),
+    echoes("echo-64", "echoes of 64 B", 64),
+    echoes("echo-1k", "echoes of 1 KiB", 1 << 10),
+    echoes("echo-16k", "echoes of 16 KiB", 16 << 10),
+    echoes("echo-64k", "echoes of 64 KiB", 64 << 10),
+    echoes("echo-1m", "echoes of 1 MiB", 1 << 20),
 ];
 
 const fn tcp(name: &'static str, title: &'static str, traffic: Traffic, parallel: usize) -> Load {
-    Load { name, title, protocol: Protocol::Tcp, traffic, parallel }
+    Load { name, title, protocol: Protocol::Tcp, traffic, parallel, size: MESSAGE, weight: Weight::Main }
 }
 
 const fn udp(name: &'static str, title: &'static str, traffic: Traffic, parallel: usize) -> Load {
-    Load { name, title, protocol: Protocol::Udp, traffic, parallel }
+    Load { protocol: Protocol::Udp, ..tcp(name, title, traffic, parallel) }
+}
+
+const fn detail(load: Load) -> Load {
+    Load { weight: Weight::Detail, ..load }
+}
+
+/// On a few connections.
+const fn echoes(name: &'static str, title: &'static str, size: usize) -> Load {
+    Load { size, ..detail(tcp(name, title, Traffic::Echoes, 4)) }
 }
 
 pub(crate) fn find(name: &str) -> Option<&'static Load> {
@@ -90,16 +131,21 @@ impl Protocol {
 impl Traffic {
     /// Whether the work done is counted in bytes; in messages otherwise.
     pub(crate) fn counts_bytes(self) -> bool {
-        matches!(self, Self::Upload | Self::Download)
+        matches!(self, Self::Upload | Self::Download | Self::Mixed)
+    }
+
+    /// Whether somebody waits for an answer.
+    pub(crate) fn has_latency(self) -> bool {
+        matches!(self, Self::RoundTrips | Self::Echoes | Self::Mixed | Self::Connects | Self::Bursts)
     }
 
     /// The unit of throughput in a report.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::Upload | Self::Download => "GB/s",
-            Self::RoundTrips => "round trips/s",
+            Self::Upload | Self::Download | Self::Mixed => "GB/s",
+            Self::RoundTrips | Self::Echoes => "round trips/s",
             Self::Connects => "connections/s",
-            Self::Flood => "packets/s",
+            Self::Flood | Self::Bursts => "packets/s",
         }
     }
 
@@ -146,6 +192,10 @@ impl Tally {
 
     fn done(&mut self, took: Duration) {
         self.work += 1;
+        self.took(took);
+    }
+
+    fn took(&mut self, took: Duration) {
         // Four seconds and more count as four seconds.
         self.latencies.push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
     }
@@ -161,8 +211,11 @@ impl Load {
             Traffic::Upload => bulk::uploads(target, self.parallel),
             Traffic::Download => bulk::downloads(target, self.parallel),
             Traffic::RoundTrips => round_trips::client(self.protocol, target, self.parallel),
+            Traffic::Echoes => echoes::clients(target, self.parallel, self.size),
+            Traffic::Mixed => mixed::clients(target, self.parallel),
             Traffic::Connects => Ok(connects::clients(target, self.parallel)),
             Traffic::Flood => flood::client(target),
+            Traffic::Bursts => bursts::client(target, self.parallel),
         }
     }
 
@@ -172,14 +225,17 @@ impl Load {
             Traffic::Upload => bulk::serve_uploads(address),
             Traffic::Download => bulk::serve_downloads(address),
             Traffic::RoundTrips => round_trips::serve(self.protocol, address, self.parallel),
+            Traffic::Echoes => echoes::serve(address, self.size),
+            Traffic::Mixed => mixed::serve(address),
             Traffic::Connects => connects::serve(address, self.parallel),
             Traffic::Flood => flood::serve(address, received),
+            Traffic::Bursts => bursts::serve(address),
         }
     }
 }
 
 /// A connected socket, either kind, that doesn't wait longer than `STALL` for anything.
-fn connect(protocol: Protocol, target: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn connect(protocol: Protocol, target: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(target), kind(protocol), None)?;
     socket.set_read_timeout(Some(STALL))?;
     socket.set_write_timeout(Some(STALL))?;
@@ -198,6 +254,33 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A UDP backend with a queue so long that what is lost is lost on the path.
+fn bind_with_room(address: SocketAddr) -> io::Result<UdpSocket> {
+    const RECEIVE_BUFFER: usize = 8 << 20;
+    let socket = UdpSocket::bind(address)?;
+    // Needs a privilege over the machine, not just the namespace; without it, as much as anyone may have.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+    }
+    Ok(socket)
+}
+
+/// Serves every connection on a thread of its own. The client's end, and with it an error here, is how most
+/// connections end; the client knows if that was too early.
+fn for_each_connection(
+    address: SocketAddr,
+    serve: impl Fn(Socket) + Clone + Send + 'static,
+) -> io::Result<()> {
+    let listener = listen(address)?;
+    thread::spawn(move || {
+        while let Ok((socket, _)) = listener.accept() {
+            let serve = serve.clone();
+            thread::spawn(move || serve(socket));
+        }
+    });
+    Ok(())
+}
+
 fn kind(protocol: Protocol) -> Type {
     match protocol {
         Protocol::Tcp => Type::STREAM,
@@ -208,8 +291,7 @@ fn kind(protocol: Protocol) -> Type {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-    use std::thread;
+    use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
 

@@ -20,14 +20,20 @@ const TICK_MS: u16 = 50;
 const EVENTS: usize = 256;
 
 pub(super) fn client(protocol: Protocol, target: SocketAddr, parallel: usize) -> io::Result<Vec<Worker>> {
-    let mut peers = (0..parallel).map(|_| Peer::new(protocol, target)).collect::<io::Result<Vec<_>>>()?;
-    Ok(vec![match peers.pop() {
+    let sockets = (0..parallel).map(|_| connect(protocol, target)).collect::<io::Result<Vec<_>>>()?;
+    Ok(vec![on(protocol, sockets)])
+}
+
+/// A worker for all these connections.
+pub(super) fn on(protocol: Protocol, sockets: Vec<Socket>) -> Worker {
+    let mut peers: Vec<Peer> = sockets.into_iter().map(|socket| Peer::new(protocol, socket)).collect();
+    match peers.pop() {
         Some(only) if peers.is_empty() => Box::new(move |phase: &Phase| alone(only, phase)),
         last => {
             peers.extend(last);
             Box::new(move |phase: &Phase| many(peers, phase))
         }
-    }])
+    }
 }
 
 /// One side of a round trip; every message is numbered, so that a late echo isn't taken for the next one's.
@@ -41,9 +47,8 @@ struct Peer {
 }
 
 impl Peer {
-    fn new(protocol: Protocol, target: SocketAddr) -> io::Result<Self> {
-        let socket = connect(protocol, target)?;
-        Ok(Self { socket, protocol, sent: Instant::now(), number: 0, echo: [0; MESSAGE], echoed: 0 })
+    fn new(protocol: Protocol, socket: Socket) -> Self {
+        Self { socket, protocol, sent: Instant::now(), number: 0, echo: [0; MESSAGE], echoed: 0 }
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -151,7 +156,7 @@ fn many(mut peers: Vec<Peer>, phase: &Phase) -> io::Result<Tally> {
     }
 }
 
-fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> io::Result<usize> {
+pub(super) fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> io::Result<usize> {
     match epoll.wait(events, EpollTimeout::from(TICK_MS)) {
         Err(nix::errno::Errno::EINTR) => Ok(0),
         ready => Ok(ready?),
@@ -159,7 +164,7 @@ fn wait(epoll: &Epoll, events: &mut [EpollEvent]) -> io::Result<usize> {
 }
 
 /// The number that a descriptor was registered with: always an index of ours.
-fn index(event: &EpollEvent) -> usize {
+pub(super) fn index(event: &EpollEvent) -> usize {
     usize::try_from(event.data()).unwrap_or(usize::MAX)
 }
 
@@ -194,7 +199,7 @@ fn echo_datagrams(socket: &UdpSocket) {
     }
 }
 
-fn echo_stream(mut socket: &Socket) -> io::Result<()> {
+pub(super) fn echo_stream(mut socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let mut message = [0; MESSAGE];
     loop {

@@ -25,9 +25,41 @@ pub(super) fn table(head: &[String], rows: &[Vec<String>]) -> String {
     line(head) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
 }
 
-/// Three digits at least, thousands set apart.
+/// The same without Markdown's lines, and with two lines for a name that has a hyphen: for a terminal.
+pub(super) fn plain(head: &[String], rows: &[Vec<String>]) -> String {
+    let (upper, lower): (Vec<String>, Vec<String>) = head.iter().map(|name| two_lines(name)).unzip();
+    let all = [&upper, &lower].into_iter().chain(rows);
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| {
+            let cells = all.clone().filter_map(|row| Some(row.get(column)?.chars().count()));
+            cells.max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in all.filter(|row| row.iter().any(|cell| !cell.is_empty())) {
+        let mut line = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn two_lines(name: &str) -> (String, String) {
+    match name.split_once('-') {
+        Some((upper, lower)) => (format!("{upper}-"), lower.to_owned()),
+        None => (String::new(), name.to_owned()),
+    }
+}
+
+/// Three digits at least, thousands set apart; nothing is just nothing.
 pub(super) fn figure(value: f64) -> String {
     let magnitude = value.abs();
+    if magnitude == 0.0 {
+        return "0".to_owned();
+    }
     if magnitude >= 1000.0 {
         let digits = format!("{value:.0}");
         let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |rest| ("-", rest));
@@ -52,10 +84,9 @@ pub(super) fn figure(value: f64) -> String {
     format!("{value:.decimals$}")
 }
 
-pub(super) fn spread(summary: Option<Summary>) -> String {
-    summary.map_or_else(missing, |one| {
-        format!("{} ({}–{})", figure(one.median), figure(one.min), figure(one.max))
-    })
+/// From the lowest to the highest; none if all are the same.
+pub(super) fn spread(summary: Summary) -> Option<String> {
+    (summary.max > summary.min).then(|| format!("{}–{}", figure(summary.min), figure(summary.max)))
 }
 
 pub(super) fn median(summary: Option<Summary>) -> String {
@@ -63,7 +94,7 @@ pub(super) fn median(summary: Option<Summary>) -> String {
 }
 
 pub(super) fn times(ratio: Option<f64>) -> String {
-    ratio.map_or_else(missing, |ratio| format!("{ratio:.2}×"))
+    ratio.map_or_else(missing, |ratio| format!("{ratio:.2}"))
 }
 
 fn missing() -> String {
@@ -77,7 +108,7 @@ mod tests {
     #[test]
     fn figures() {
         let cases = [
-            (0.0, "0.000"),
+            (0.0, "0"),
             (0.0421, "0.042"),
             (0.5, "0.50"),
             (2.344, "2.34"),
@@ -91,6 +122,14 @@ mod tests {
         for (value, want) in cases {
             assert_eq!(figure(value), want);
         }
+    }
+
+    #[test]
+    fn long_names_have_two_lines_in_a_terminal() {
+        let text = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let got = plain(&text(&["", "direct", "docker-proxy"]), &[text(&["upload", "10.25", "–"])]);
+        let want = "                docker-\n        direct    proxy\nupload   10.25        –\n";
+        assert_eq!(got, want);
     }
 
     #[test]
