@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# All tests, in two rings, and their sum at the end: pure ones, then end to end with the built programs.
+# All tests, in two rings, and their sum at the end: pure ones, then end to end with the built programs. What netproxy
+# does is tested with each of its engines.
 #
 # The second ring makes network namespaces: its test programs run as root, by sudo if need be, while cargo never does.
 # Where root is out of reach they skip themselves, and the sum says so.
@@ -29,11 +30,15 @@ elif command -v sudo >/dev/null && sudo -v; then
     echo "end-to-end tests need root: running them by sudo"
     export E2E_REQUIRED=1
     triple=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=E2E_REQUIRED,PORTMAP_BIN_DIR"
+    export "CARGO_TARGET_${triple}_RUNNER=sudo --preserve-env=E2E_REQUIRED,NETPROXY_ENGINE,PORTMAP_BIN_DIR"
 else
     echo "end-to-end tests need root, and there is no sudo: most will skip themselves"
 fi
+# First with the engine that netproxy chooses by itself, then what depends on it with the other one.
+unset NETPROXY_ENGINE
 ring "end to end" cargo test --workspace --test '*' --no-fail-fast
+NETPROXY_ENGINE=portable ring "end to end, portable engine" \
+    cargo test --workspace --test netproxy --test contract --no-fail-fast -- --skip docker_proxy
 
 echo
 grep '^SKIP ' "$log" || true

@@ -93,7 +93,7 @@ fn prepare(mut serve: Serve) -> anyhow::Result<(Job, Engine)> {
             }
         }
     }
-    let engine = engine::choose(&serve)?;
+    let engine = engine::choose(&serve).map_err(|error| anyhow::anyhow!("{error}"))?;
     let counters = Arc::new(Counters::new(serve.mapping, engine.name()));
     Ok((Job { serve, listeners, control, counters }, engine))
 }

@@ -56,7 +56,9 @@ pub fn missing<T>(why: &str) -> Option<T> {
     None
 }
 
-fn is_required() -> bool {
+/// Whether nothing may be missing here: `E2E_REQUIRED=1`.
+#[must_use]
+pub fn is_required() -> bool {
     std::env::var_os("E2E_REQUIRED").is_some_and(|value| value == "1")
 }
 

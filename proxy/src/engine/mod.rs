@@ -68,10 +68,9 @@ impl FromStr for Choice {
 }
 
 /// An engine that works here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// io_uring.
-    Uring,
+    /// io_uring, with the ring that was had: another one might not be.
+    Uring(uring::Prepared),
     /// epoll.
     Portable,
 }
@@ -79,9 +78,9 @@ pub enum Engine {
 impl Engine {
     /// What the counters call it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::Uring => uring::NAME,
+            Self::Uring(_) => uring::NAME,
             Self::Portable => portable::NAME,
         }
     }
@@ -92,7 +91,7 @@ impl Engine {
     /// When the engine can't be set up; nothing is served then.
     pub fn run(self, job: Job, ready: impl FnOnce()) -> io::Result<()> {
         match self {
-            Self::Uring => uring::run(job, ready),
+            Self::Uring(prepared) => uring::run(job, prepared, ready),
             Self::Portable => portable::run(job, ready),
         }
     }
@@ -125,9 +124,9 @@ pub fn choose(serve: &Serve) -> Result<Engine, NoEngine> {
     match (choice, protocol) {
         (Choice::Portable, _) | (Choice::Auto, Protocol::Sctp) => Ok(Engine::Portable),
         (Choice::Uring, Protocol::Sctp) => Err(NoEngine::Protocol(protocol)),
-        (Choice::Uring, _) => uring::probe().map(|()| Engine::Uring).map_err(NoEngine::Uring),
-        (Choice::Auto, _) => Ok(match uring::probe() {
-            Ok(()) => Engine::Uring,
+        (Choice::Uring, _) => uring::prepare(protocol).map(Engine::Uring).map_err(NoEngine::Uring),
+        (Choice::Auto, _) => Ok(match uring::prepare(protocol) {
+            Ok(prepared) => Engine::Uring(prepared),
             Err(error) => {
                 log_error!(Notice, "no io_uring ({}): the portable engine serves", reason(&error));
                 Engine::Portable

@@ -1,6 +1,7 @@
 //! What netproxy does beyond docker-proxy's contract, and how it bears abuse, as black-box tests.
 
 mod drain;
+mod engine;
 mod flows;
 mod inherited;
 mod options;

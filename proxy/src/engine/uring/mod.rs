@@ -21,7 +21,7 @@ use crate::control;
 use crate::limits;
 use crate::mapping::Protocol;
 use crate::sources::Sources;
-use crate::sys::ring::{Completion, Wait};
+use crate::sys::ring::{Completion, Ring, Wait};
 
 mod connection;
 mod front;
@@ -51,16 +51,28 @@ const CLOSING: Duration = Duration::from_millis(200);
 /// A ring that can't be waited on isn't asked again at once.
 const TROUBLE: Duration = Duration::from_millis(100);
 
-/// Whether the kernel lets us: it may have no io_uring, an old one, or one that is forbidden here.
+/// The main thread's ring, with its buffers: all that the kernel could refuse.
+pub struct Prepared(Box<Ring>);
+
+/// Makes a ring, if the kernel lets us: it may have no io_uring, an old one, or one that is forbidden here. Memory for it
+/// may be short as well, and one that is closed gives its own back only later (`RLIMIT_MEMLOCK`): so what is had is kept.
 ///
 /// # Errors
 /// The kernel's reason.
-pub(super) fn probe() -> io::Result<()> {
-    Reactor::probe()
+pub(super) fn prepare(protocol: Protocol) -> io::Result<Prepared> {
+    let ring = match protocol {
+        Protocol::Udp => udp::ring(),
+        Protocol::Tcp | Protocol::Sctp => reactor::ring(),
+    }?;
+    if ring.knows_all_operations()? {
+        Ok(Prepared(Box::new(ring)))
+    } else {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Serves `job` until a signal ends it.
-pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
+pub(super) fn run(job: Job, prepared: Prepared, ready: impl FnOnce()) -> io::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
     // Before there is another thread, which would get them.
     signals.thread_block()?;
@@ -74,14 +86,14 @@ pub(super) fn run(job: Job, ready: impl FnOnce()) -> io::Result<()> {
         options: job.serve.options,
     });
     let threads = Threads::new(Arc::clone(&shared));
-    let mut reactor = Reactor::new(Arc::clone(&shared), threads.here())?;
+    let mut reactor = Reactor::new(*prepared.0, Arc::clone(&shared), threads.here());
     let (streams, datagrams) = match protocol {
         Protocol::Udp => (Vec::new(), job.listeners),
         Protocol::Tcp | Protocol::Sctp => (job.listeners, Vec::new()),
     };
     let mut main = Main {
         front: Front::new(streams, threads, Arc::clone(&shared)),
-        datagrams: Datagrams::new(datagrams, Arc::clone(&shared), &mut reactor.ring)?,
+        datagrams: Datagrams::new(datagrams, Arc::clone(&shared)),
         control: job.control,
         deaf: Vec::new(),
         signals,

@@ -20,7 +20,7 @@ use crate::sys::ring::{Completion, Ring, Wait};
 /// Descriptors of a connection: the client's and the backend's.
 pub(super) const SOCKETS: u32 = 2;
 /// Operations between two calls of the kernel. More are taken in several goes.
-const ENTRIES: u32 = 128;
+pub(super) const ENTRIES: u32 = 128;
 /// What connections are received into: 256 KiB, of which an idle thread has none.
 const BUFFERS: Layout = Layout { count: 8, size: 32 * 1024, incremental: true };
 /// The same where the kernel gives a whole buffer to each message.
@@ -46,10 +46,22 @@ pub(super) struct Reactor {
     keep_alive: Option<Instant>,
 }
 
+/// A ring for connections. It has its buffers from the start: they take memory only when something is received, but when
+/// a client is there it is too late to be refused them.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn ring() -> io::Result<Ring> {
+    let mut ring = Ring::new(ENTRIES)?;
+    ring.provide_buffers(BUFFERS, WHOLE_BUFFERS)?;
+    Ok(ring)
+}
+
 impl Reactor {
-    pub(super) fn new(shared: Arc<Shared>, open: Arc<AtomicUsize>) -> io::Result<Self> {
-        Ok(Self {
-            ring: Ring::new(ENTRIES)?,
+    /// On a [`ring`].
+    pub(super) fn new(ring: Ring, shared: Arc<Shared>, open: Arc<AtomicUsize>) -> Self {
+        Self {
+            ring,
             shared,
             open,
             connections: Slab::new(),
@@ -58,26 +70,11 @@ impl Reactor {
             retries: BinaryHeap::new(),
             turns: Vec::new(),
             keep_alive: None,
-        })
-    }
-
-    /// Whether the kernel gives us all that the engine needs.
-    pub(super) fn probe() -> io::Result<()> {
-        let mut ring = Ring::new(ENTRIES)?;
-        if !ring.knows_all_operations()? {
-            return Err(io::ErrorKind::Unsupported.into());
         }
-        ring.provide_buffers(Layout { count: 1, size: 4096, incremental: false }, WHOLE_BUFFERS)
     }
 
     /// Takes a connection on, whose descriptors are counted already.
     pub(super) fn adopt(&mut self, client: OwnedFd, listener: u32) {
-        if let Err(error) = self.ring.provide_buffers(BUFFERS, WHOLE_BUFFERS) {
-            crate::log_error!(Accept, "no memory to receive into: {}", crate::listen::reason(&error));
-            self.shared.counters.errors.add(1);
-            self.forget();
-            return;
-        }
         let now = Instant::now();
         let entry = self.connections.vacant_entry();
         let number = entry.key();

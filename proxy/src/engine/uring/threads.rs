@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
-use super::reactor::Reactor;
+use super::reactor::{self, Reactor};
 use super::shared::Shared;
 use super::token::Token;
 use crate::sys;
@@ -86,7 +86,7 @@ impl Threads {
         let (tell, told) = mpsc::sync_channel(1);
         std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
             // The ring must be made on the thread that uses it.
-            let reactor = Reactor::new(shared, theirs);
+            let reactor = reactor::ring().map(|ring| Reactor::new(ring, shared, theirs));
             let number = reactor.as_ref().map(|r| r.ring.number()).map_err(|e| io::Error::from(e.kind()));
             let _ = tell.send(number);
             if let Ok(reactor) = reactor {

@@ -15,6 +15,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use slab::Slab;
 use socket2::Socket;
 
+use super::reactor::ENTRIES;
 use super::run::{Run, Way};
 use super::shared::Shared;
 use super::token::Token;
@@ -66,22 +67,28 @@ pub(super) struct Datagrams {
     shared: Arc<Shared>,
 }
 
+/// A ring for datagrams.
+///
+/// # Errors
+/// When the kernel refuses.
+pub(super) fn ring() -> io::Result<Ring> {
+    let mut ring = Ring::new(ENTRIES)?;
+    ring.provide_buffers(BUFFERS, BUFFERS)?;
+    Ok(ring)
+}
+
 impl Datagrams {
-    /// # Errors
-    /// When the ring gets no buffers.
-    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>, ring: &mut Ring) -> io::Result<Self> {
+    /// To be served on a [`ring`].
+    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>) -> Self {
         let options = &shared.options;
         // A flow takes a descriptor: never more flows than descriptors.
         let most = limits::descriptor_budget(listeners.len(), 1);
         let bound = options.udp_flows.min(most.try_into().unwrap_or(options.udp_flows));
-        if !listeners.is_empty() {
-            ring.provide_buffers(BUFFERS, BUFFERS)?;
-        }
         let receiver = |listener: Listener| {
             take_batches(&listener.socket);
             Receiver { socket: listener.socket, target: listener.target }
         };
-        Ok(Self {
+        Self {
             receivers: listeners.into_iter().map(receiver).collect(),
             flows: FlowTable::new(bound, options.udp_timeout),
             backends: Slab::new(),
@@ -92,7 +99,7 @@ impl Datagrams {
             in_flight: 0,
             closing: false,
             shared,
-        })
+        }
     }
 
     /// Begins to receive, on all listeners.
