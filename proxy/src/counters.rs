@@ -100,7 +100,14 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// One datagram or message of `bytes`.
+    /// One datagram, or as many of `segment` bytes as there are in `bytes`.
+    pub fn datagrams(&self, bytes: usize, segment: Option<u16>) {
+        let count = segment.map_or(1, |size| bytes.div_ceil(usize::from(size.max(1))).max(1));
+        self.bytes.add(bytes as u64);
+        self.packets.add(count as u64);
+    }
+
+    /// One message of `bytes`.
     pub fn packet(&self, bytes: usize) {
         self.bytes.add(bytes as u64);
         self.packets.add(1);

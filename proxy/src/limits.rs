@@ -16,6 +16,9 @@ const THREADS_SHARE: u64 = 4;
 /// A budget below this would serve nobody; the kernel's refusals then keep order instead.
 const LEAST: u64 = 8;
 
+/// Descriptors left, below which none goes into a pipe: a stream can do without, a client can't.
+pub const FOR_CLIENTS: u32 = 64;
+
 /// Lifts the soft limit to the hard one. Refusal changes nothing but how many connections fit.
 pub fn raise_open_files() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)

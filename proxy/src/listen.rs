@@ -1,8 +1,9 @@
 //! The listening sockets of a mapping: opened here, or inherited from whoever bound them.
 //!
 //! An inherited socket is taken as it is: never bound or listened on again, dual-stack or not, and its real type is
-//! asked of the kernel instead of trusted from the command line. Only what serving needs is set on it: non-blocking
-//! mode (shared with the other holders of the socket, as docker-proxy does), and packet information on UDP.
+//! asked of the kernel instead of trusted from the command line. Only what serving needs is set on it, for all holders of
+//! the socket: non-blocking mode, as docker-proxy does; on TCP what accepted sockets inherit; on UDP packet information
+//! and a longer queue.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};

@@ -3,7 +3,7 @@
 //! Neither `libc` nor `nix` names these structures, so the control messages are encoded here, as bytes.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::sys;
 use crate::sys::message::{self, Control};
@@ -59,7 +59,7 @@ pub fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// The kernel's; `WouldBlock` when nothing is there.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     loop {
-        let got = message::receive(socket.as_raw_fd(), buffer)?;
+        let got = message::receive(socket, buffer)?;
         if got.flags & MSG_NOTIFICATION != 0 {
             continue;
         }

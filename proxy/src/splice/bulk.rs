@@ -43,6 +43,11 @@ impl Bulk {
             self.large_run = 0;
             return Verdict::Stay;
         }
+        self.filled(n)
+    }
+
+    /// A read of `n` bytes by copy that could not have been larger.
+    pub fn filled(&mut self, n: usize) -> Verdict {
         self.large_run += n;
         if self.large_run < PROMOTE_AFTER {
             return Verdict::Stay;
@@ -93,6 +98,16 @@ mod tests {
         assert_eq!(verdicts.iter().filter(|v| **v == Verdict::Grow).count(), 1);
         assert_eq!(verdicts[15], Verdict::Grow);
         assert!(!verdicts.contains(&Verdict::Demote));
+    }
+
+    #[test]
+    fn small_buffers_filled_in_a_row_are_a_stream_too() {
+        let mut bulk = Bulk::default();
+        let verdicts: Vec<_> = (0..32).map(|_| bulk.filled(4096)).collect();
+        assert_eq!(verdicts.iter().position(|v| *v == Verdict::Promote), Some(31));
+        bulk.filled(4096);
+        bulk.copied(100);
+        assert_eq!((0..31).map(|_| bulk.filled(4096)).find(|v| *v == Verdict::Promote), None);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Lease {
     len: u32,
     /// Nothing more will come in this buffer.
     last: bool,
+    /// It reaches the buffer's end, which may have cut what was there to receive.
+    full: bool,
 }
 
 impl Lease {
@@ -43,8 +45,8 @@ impl Lease {
     }
 
     /// Whether the buffer's end may have cut what was there to receive.
-    pub(crate) fn is_last(&self) -> bool {
-        self.last
+    pub(crate) fn is_full(&self) -> bool {
+        self.full
     }
 }
 
@@ -78,6 +80,11 @@ impl BufferRing {
         Ok(ring)
     }
 
+    /// Whether messages share a buffer.
+    pub(crate) fn is_incremental(&self) -> bool {
+        self.layout.incremental
+    }
+
     /// Where the queue is, and how many buffers it holds; for registering it.
     pub(crate) fn registration(&self) -> (u64, u16) {
         (self.queue.as_ptr() as u64, self.layout.count)
@@ -90,7 +97,8 @@ impl BufferRing {
         let last = !(self.layout.incremental && more);
         *used = if last { 0 } else { start + len };
         // The kernel never writes past a buffer's end; a number that says so must not let us read there.
-        Lease { buffer, start, len: len.min(self.layout.size.saturating_sub(start)), last }
+        let len = len.min(self.layout.size.saturating_sub(start));
+        Lease { buffer, start, len, last, full: start + len == self.layout.size }
     }
 
     /// The bytes of a lease.
@@ -177,10 +185,11 @@ mod tests {
         ring.give_back(second);
         assert_eq!(ring.tail, tail, "the kernel still has the rest of it");
         let last = ring.received(1, 4096 - 150, false);
+        assert!(last.is_full());
         ring.give_back(last);
         assert_eq!(ring.tail, tail + 1);
         let again = ring.received(1, 10, true);
-        assert_eq!(again.start, 0);
+        assert!(again.start == 0 && !again.is_full());
         ring.give_back(again);
     }
 

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::SockAddr;
 
@@ -80,7 +80,7 @@ pub(crate) struct Received {
 }
 
 /// `recvmsg`.
-pub(crate) fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let (mut control, mut name) = (Control::new(), [0_u8; datagram::NAME]);
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: all-zero is a valid msghdr: null pointers with zero lengths.
@@ -92,7 +92,7 @@ pub(crate) fn receive(socket: RawFd, buffer: &mut [u8]) -> io::Result<Received> 
     header.msg_control = control.bytes.as_mut_ptr().cast();
     header.msg_controllen = ROOM;
     // SAFETY: every pointer in `header` is to a local that outlives the call, with its true length.
-    let n = unsafe { libc::recvmsg(socket, &raw mut header, libc::MSG_DONTWAIT) };
+    let n = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let len = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     control.len = header.msg_controllen.min(ROOM);
     let from = name.get(..header.msg_namelen as usize).and_then(datagram::address);
@@ -151,9 +151,9 @@ mod tests {
         let to = SockAddr::from(far.local_addr().unwrap());
         send(near.as_fd(), &[IoSlice::new(b"he"), IoSlice::new(b"llo")], Some(&to), &Control::new()).unwrap();
         let mut buffer = [0; 16];
-        let got = receive(far.as_raw_fd(), &mut buffer).unwrap();
+        let got = receive(far.as_fd(), &mut buffer).unwrap();
         assert_eq!((&buffer[..got.len], got.control.bytes()), (&b"hello"[..], &[][..]));
         assert_eq!(got.from, near.local_addr().ok());
-        assert_eq!(receive(far.as_raw_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(receive(far.as_fd(), &mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -1,8 +1,8 @@
 //! An io_uring of one thread: operations in, completions out, and whatever memory the kernel needs in between.
 //!
 //! Safe to use because no operation names memory of the caller's: data is received into buffers that the ring owns,
-//! addresses are copied by the kernel when an operation is submitted (`IORING_FEAT_SUBMIT_STABLE`) and kept until then,
-//! and what a send reads is leased to the ring until its completion. A descriptor must stay open until the operation
+//! and addresses are copied by the kernel when an operation is submitted (`IORING_FEAT_SUBMIT_STABLE`) and kept until
+//! then. A descriptor must stay open until the operation
 //! on it has been submitted; the caller keeps it open until the completion, since a number closed too early could
 //! already mean another socket.
 //!
@@ -23,14 +23,15 @@ use super::datagram;
 /// The buffer group of a ring; there is one.
 const GROUP: u16 = 0;
 
-/// What became of an operation.
-#[derive(Clone, Copy, Debug)]
+/// What became of an operation. There is one of each, since it may carry a buffer or a descriptor.
+#[derive(Debug)]
 pub(crate) struct Completion {
     /// The number it was submitted with.
     pub(crate) token: u64,
     /// Not negative: its result. Negative: minus the error number.
     pub(crate) result: i32,
     flags: u32,
+    buffer: Option<u16>,
 }
 
 impl Completion {
@@ -152,10 +153,11 @@ impl Ring {
 
     /// Connects a socket.
     pub(crate) fn connect(&mut self, socket: BorrowedFd<'_>, to: SockAddr, token: u64) {
-        let to = Box::new(to);
-        let connect = opcode::Connect::new(Fd(socket.as_raw_fd()), to.as_ptr().cast(), to.len()).build();
-        self.addresses.push(to);
-        self.push(connect, token);
+        self.addresses.push(Box::new(to));
+        if let Some(to) = self.addresses.last() {
+            let connect = opcode::Connect::new(Fd(socket.as_raw_fd()), to.as_ptr().cast(), to.len());
+            self.push(connect.build(), token);
+        }
     }
 
     /// Receives whatever comes, into the ring's buffers, a completion each.
@@ -198,9 +200,9 @@ impl Ring {
         self.push(opcode::MsgRingData::new(Fd(ring), result, their_token, None).build(), token);
     }
 
-    /// The buffer that a receive's completion speaks of. `None` where it brought none: the end of a stream, an error.
-    pub(crate) fn received(&mut self, completion: &Completion) -> Option<Lease> {
-        let buffer = cqueue::buffer_select(completion.flags)?;
+    /// The buffer that a receive's completion brought, once. `None` where it brought none: the end of a stream, an error.
+    pub(crate) fn received(&mut self, completion: &mut Completion) -> Option<Lease> {
+        let buffer = completion.buffer.take()?;
         let len = u32::try_from(completion.result).unwrap_or(0);
         let more = cqueue::buffer_more(completion.flags);
         Some(self.buffers.as_mut()?.received(buffer, len, more))
@@ -218,11 +220,26 @@ impl Ring {
         }
     }
 
-    /// Submits everything now. What completes meanwhile is left for the next [`Ring::enter`].
-    pub(crate) fn submit(&mut self) {
-        while !self.uring.submission().is_empty() && self.uring.submit().is_err_and(|e| is_passing(&e)) {
-            self.make_room();
+    /// Submits everything now. What completes meanwhile is left for the next [`Ring::enter`]. Whether nothing is left:
+    /// where memory is short, some may be.
+    pub(crate) fn submit(&mut self) -> bool {
+        const TRIES: u32 = 100;
+        for _ in 0..TRIES {
+            if self.uring.submission().is_empty() {
+                return true;
+            }
+            match self.uring.submit() {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => self.make_room(),
+                Err(_) => break,
+            }
         }
+        self.uring.submission().is_empty()
+    }
+
+    /// Whether small messages share a buffer.
+    pub(crate) fn buffers_are_shared(&self) -> bool {
+        self.buffers.as_ref().is_some_and(BufferRing::is_incremental)
     }
 
     /// Submits everything and fetches what has completed into `completions`, which is emptied first.
@@ -266,14 +283,15 @@ impl Ring {
             token: entry.user_data(),
             result: entry.result(),
             flags: entry.flags(),
+            buffer: cqueue::buffer_select(entry.flags()),
         }));
     }
 
     fn push(&mut self, entry: Entry, token: u64) {
         let entry = entry.user_data(token);
         loop {
-            // SAFETY: by this type's construction an entry names no memory but the ring's own buffers, addresses kept
-            // until the kernel has copied them, and leases kept until the completion.
+            // SAFETY: by this type's construction an entry names no memory but the ring's own buffers, which outlive it,
+            // and addresses kept until the kernel has copied them.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -293,7 +311,7 @@ const ACCEPTED: i32 = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
 fn is_passing(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM | libc::EBADR)
+        Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)
     )
 }
 
@@ -307,12 +325,12 @@ mod tests {
     const LAYOUT: Layout = Layout { count: 4, size: 4096, incremental: true };
     const OTHERWISE: Layout = Layout { incremental: false, ..LAYOUT };
 
-    fn until(ring: &mut Ring, mut done: impl FnMut(&mut Ring, &Completion) -> bool) {
+    fn until(ring: &mut Ring, mut done: impl FnMut(&mut Ring, &mut Completion) -> bool) {
         let mut completions = Vec::new();
         for _ in 0..1000 {
             ring.enter(Wait::AtMost(Duration::from_millis(10)), &mut completions).unwrap();
-            for completion in completions.clone() {
-                if done(ring, &completion) {
+            for mut completion in completions.drain(..) {
+                if done(ring, &mut completion) {
                     return;
                 }
             }

@@ -4,7 +4,8 @@
 //! - A reset seen while reading ends everything at once: both sides are reset, so that a cut transfer never looks
 //!   complete.
 //! - A failed write ends that direction only. The receiver that no longer listens may have answered before it left (a
-//!   server that refuses an upload half-way), so the opposite direction is read to its end; then both are reset.
+//!   server that refuses an upload half-way), so the opposite direction is read to its end; then that receiver is reset,
+//!   and its answer closed like any other: a reset would throw away what of it is still on its way.
 
 /// One of the two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,20 @@ pub enum Finish {
     Close,
     /// Something broke: reset both sides.
     Reset,
+    /// The receiver of this direction broke, and what it had said was delivered: reset it, close the other side.
+    ResetReceiver(Direction),
+}
+
+impl Finish {
+    /// Whether the side that this direction moves bytes to is reset.
+    #[must_use]
+    pub fn resets_receiver(self, direction: Direction) -> bool {
+        match self {
+            Self::Close => false,
+            Self::Reset => true,
+            Self::ResetReceiver(broken) => broken == direction,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,7 +79,9 @@ impl Ends {
         match (self.up, self.down) {
             (State::Open, _) | (_, State::Open) => None,
             (State::Done, State::Done) => Some(Finish::Close),
-            (State::Broken, _) | (_, State::Broken) => Some(Finish::Reset),
+            (State::Broken, State::Broken) => Some(Finish::Reset),
+            (State::Broken, State::Done) => Some(Finish::ResetReceiver(Direction::Up)),
+            (State::Done, State::Broken) => Some(Finish::ResetReceiver(Direction::Down)),
         }
     }
 
@@ -120,7 +137,9 @@ mod tests {
             assert!(ends.is_open(other));
             assert_eq!(ends.finish(), None);
             ends.delivered(other);
-            assert_eq!(ends.finish(), Some(Finish::Reset));
+            let finish = ends.finish().unwrap();
+            assert_eq!(finish, Finish::ResetReceiver(broken));
+            assert!(finish.resets_receiver(broken) && !finish.resets_receiver(other));
         }
     }
 }

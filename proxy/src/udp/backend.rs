@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 
 use super::packet::send_in_segments;
-use crate::sources::is_spent;
-use crate::sys::message::Control;
+use crate::sys::message::{self, Control};
 
 /// Pending port-unreachable errors that one datagram clears away before it is given up.
 const REFUSALS: usize = 3;
@@ -14,7 +13,7 @@ const REFUSALS: usize = 3;
 /// A non-blocking socket connected to `target`, from `source` or from wherever the kernel likes.
 ///
 /// # Errors
-/// The kernel's; see [`is_shortage`].
+/// The kernel's; see [`is_shortage`] and [`crate::sources::is_spent`].
 pub fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSocket> {
     let any: IpAddr = match target {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -27,26 +26,27 @@ pub fn connect(target: SocketAddr, source: Option<IpAddr>) -> io::Result<UdpSock
     Ok(socket)
 }
 
-/// Whether another flow's end would help: it has a descriptor and a port.
+/// Whether descriptors or memory are short: another flow's end would help.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {
-    is_spent(error)
-        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
 /// Sends one datagram, or many of `segment` bytes, to the backend. Earlier datagrams' port-unreachable errors come back
 /// from `send` instead of its own result and nothing is sent (udp(7)): then it is sent again.
 ///
 /// # Errors
-/// The kernel's.
+/// The kernel's; of many datagrams the first error, and the others are sent all the same.
 pub fn send_on(backend: &UdpSocket, pieces: &[IoSlice<'_>], segment: Option<u16>) -> io::Result<()> {
-    let mut refusals = 0;
-    loop {
-        match send_in_segments(backend.as_fd(), pieces, None, &Control::new(), segment) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && refusals < REFUSALS => {
-                refusals += 1;
+    send_in_segments(pieces, &Control::new(), segment, |pieces, control| {
+        let mut refusals = 0;
+        loop {
+            match message::send(backend.as_fd(), pieces, None, control) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && refusals < REFUSALS => {
+                    refusals += 1;
+                }
+                result => return result,
             }
-            result => return result,
         }
-    }
+    })
 }

@@ -8,9 +8,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-
-use socket2::SockAddr;
+use std::os::fd::AsFd;
 
 use super::flows::Local;
 use crate::sys::message::{self, Control};
@@ -33,7 +31,7 @@ pub struct Datagram {
 /// # Errors
 /// `WouldBlock` when there is none; `InvalidData` for one from no Internet address.
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Datagram> {
-    let message = message::receive(socket.as_fd().as_raw_fd(), buffer)?;
+    let message = message::receive(socket.as_fd(), buffer)?;
     let from_nowhere = || io::Error::new(io::ErrorKind::InvalidData, "datagram from no Internet address");
     let client = message.from.ok_or_else(from_nowhere)?;
     // No control message, or one cut short, is no reason to drop the datagram: the kernel picks a source then.
@@ -100,28 +98,36 @@ pub(crate) fn send_all(
         }
         None => {}
     }
-    send_in_segments(socket.as_fd(), pieces, Some(&client.into()), &control, segment)
+    let (socket, client) = (socket.as_fd(), client.into());
+    send_in_segments(pieces, &control, segment, |pieces, control| {
+        message::send(socket, pieces, Some(&client), control)
+    })
 }
 
 /// Sends `pieces` as one datagram, or as many of `segment` bytes: all at once, or one by one where the kernel can't cut
-/// this many or this large ones. A piece holds whole datagrams.
+/// this many or this large ones. A piece holds whole datagrams. One by one, an error of one is no reason not to send the
+/// others.
 pub(super) fn send_in_segments(
-    socket: BorrowedFd<'_>,
     pieces: &[IoSlice<'_>],
-    to: Option<&SockAddr>,
     control: &Control,
     segment: Option<u16>,
+    send: impl Fn(&[IoSlice<'_>], &Control) -> io::Result<()>,
 ) -> io::Result<()> {
     let total: usize = pieces.iter().map(|piece| piece.len()).sum();
     let Some(size) = segment.filter(|size| *size > 0 && usize::from(*size) < total) else {
-        return message::send(socket, pieces, to, control);
+        return send(pieces, control);
     };
     let mut cut = control.clone();
     cut.push(libc::SOL_UDP, libc::UDP_SEGMENT, &size.to_ne_bytes());
-    match message::send(socket, pieces, to, &cut) {
+    match send(pieces, &cut) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::EMSGSIZE)) => {
-            let mut datagrams = pieces.iter().flat_map(|piece| piece.chunks(size.into()));
-            datagrams.try_for_each(|one| message::send(socket, &[IoSlice::new(one)], to, control))
+            let datagrams = pieces.iter().flat_map(|piece| piece.chunks(size.into()));
+            let mut first = Ok(());
+            for one in datagrams {
+                let sent = send(&[IoSlice::new(one)], control);
+                first = first.and(sent);
+            }
+            first
         }
         result => result,
     }

@@ -8,8 +8,9 @@ use e2e::lab::{Host, v4};
 use e2e::servers::UdpServer;
 use e2e::traffic::{PAYLOAD, ask_udp, receive};
 use e2e::wait;
+use nix::sys::signal::Signal;
 
-use crate::{FRONT, counters, udp};
+use crate::{FRONT, counters, netproxy, udp};
 
 /// Sends a datagram through the proxy and returns the flow's address as the backend sees it.
 #[track_caller]
@@ -80,5 +81,40 @@ fn a_thousand_clients_need_no_more_descriptors_than_the_table_has_room() {
     assert_eq!((number("open"), number("evicted")), (32, number("total") - 32));
     // The kernel may give a client the port of one before, and with it its flow.
     assert!((900..=1000).contains(&number("total")), "{flows}");
+    proxy.stop();
+}
+
+#[test]
+fn flows_that_end_and_begin_in_one_moment_are_not_mixed_up() {
+    // The flow of `old` is evicted and, in the same moment, hears its last: its place must not be torn away from
+    // whoever gets it next.
+    let Some(host) = Host::new("host") else { return };
+    let (first, second) = (UdpServer::silent(&host, v4(9000)), UdpServer::silent(&host, v4(9001)));
+    let ports = "-host-ip 127.0.0.1 -host-port 25587-25588 -container-ip 127.0.0.1 -container-port 9000-9001";
+    let proxy = netproxy(&format!("-proto udp {ports} --udp-flows 3")).serve(&host);
+    let client = || host.udp(v4(0));
+    let (old, others, one, two) = (client(), [client(), client()], client(), client());
+    for client in [&old, &others[0], &others[1]] {
+        client.send_to(b"hello", v4(FRONT)).unwrap();
+    }
+    let of_old = first.wait_for(3)[0].from;
+    proxy.signal(Signal::SIGSTOP);
+    one.send_to(b"one", v4(FRONT)).unwrap();
+    first.send(b"", of_old);
+    two.send_to(b"two", v4(FRONT + 1)).unwrap();
+    proxy.signal(Signal::SIGCONT);
+    let _ = first.wait_for(4);
+    for count in 1..=4 {
+        let _ = second.wait_for(count);
+        two.send_to(b"two again", v4(FRONT + 1)).unwrap();
+    }
+    let flow = second.wait_for(5)[4].from;
+    // New clients push out others, and none of their replies goes astray.
+    for _ in 0..2 {
+        client().send_to(b"more", v4(FRONT)).unwrap();
+    }
+    let _ = first.wait_for(6);
+    second.send(b"for two", flow);
+    assert_eq!(receive(&two).0, b"for two");
     proxy.stop();
 }

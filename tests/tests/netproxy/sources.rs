@@ -10,6 +10,7 @@ use e2e::lab::{Host, cable, v4, v6};
 use e2e::servers::{self, Ending, TcpServer, UdpServer, read_to_ending};
 use e2e::traffic::{PAYLOAD, ask, ask_udp};
 use e2e::wait;
+use socket2::{Domain, Socket, Type};
 
 use crate::{FRONT, counters, netproxy, tcp, udp};
 
@@ -209,4 +210,30 @@ fn addresses_that_cannot_be_used_are_reported() {
     let _proxy = start.serve(&host);
     served(&host, v4(FRONT));
     assert_eq!(seen.lock().unwrap()[0].ip().to_string(), "127.0.0.5");
+}
+
+#[test]
+fn a_client_given_up_for_want_of_a_port_leaves_nothing_running() {
+    let Some(host) = Host::new("host") else { return };
+    host.sysctl("net/ipv4/ip_local_port_range", "40000 40001");
+    let backend = TcpServer::start(&host, v4(9000), servers::echo);
+    // Both ports towards the backend are taken, and stay so.
+    let _taken: Vec<_> = (40_000..=40_001).map(|port| connect_from(&host, v4(port), backend.addr)).collect();
+    let proxy = tcp(v4(FRONT), backend.addr).words(["--connect-timeout", "1800ms"]).serve(&host);
+    let mut client = connect_from(&host, v4(20_000), v4(FRONT));
+    assert_eq!(read_to_ending(&mut client).1, Ending::Reset);
+    drop(client);
+    std::thread::sleep(Duration::from_millis(2500)); // every timer of it has run
+    let load = proxy.load_over(Duration::from_millis(500));
+    assert!(load < 0.1, "a load of {load} without a connection");
+}
+
+/// A connection from a port of one's choice.
+fn connect_from(host: &Host, from: SocketAddr, to: SocketAddr) -> TcpStream {
+    host.enter(|| {
+        let socket = Socket::new(Domain::for_address(from), Type::STREAM, None).unwrap();
+        socket.bind(&from.into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        TcpStream::from(socket)
+    })
 }

@@ -13,6 +13,7 @@ use e2e::servers::{self, Ending, TcpServer, read_to_ending};
 use e2e::traffic::{PAYLOAD, ask, check_pattern, send_pattern};
 use e2e::wait;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::{FRONT, counters, tcp};
 
@@ -228,4 +229,83 @@ fn a_backend_that_vanishes_after_its_half_close_is_noticed() {
     };
     wait::until("reset", hung_up);
     wait::until("end of the connection", || counters(&proxy)["connections"]["open"] == 0);
+}
+
+#[test]
+fn a_receiver_that_said_its_last_word_and_does_not_read_costs_no_time() {
+    // The kernel tells of its end of stream whenever it is asked for room.
+    let Some(host) = Host::new("host") else { return };
+    let endless = TcpServer::start(&host, v4(0), |mut stream| {
+        let _ = stream.read_to_end(&mut Vec::new());
+        while stream.write_all(&[0; 64 << 10]).is_ok() {}
+    });
+    let curt = TcpServer::start(&host, v4(0), |stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        thread::sleep(Duration::from_secs(3)); // and doesn't read, for as long as the test looks
+    });
+    let down = tcp(v4(FRONT), endless.addr).serve(&host);
+    let up = tcp(v4(FRONT + 1), curt.addr).serve(&host);
+    let deaf = host.connect(v4(FRONT)).unwrap();
+    deaf.shutdown(Shutdown::Write).unwrap();
+    let mut talker = host.connect(v4(FRONT + 1)).unwrap();
+    assert_eq!(talker.read(&mut [0]).unwrap(), 0);
+    talker.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while talker.write(&[0; 64 << 10]).is_ok() {}
+    thread::sleep(Duration::from_millis(300));
+    for (proxy, which) in [(&down, "download"), (&up, "upload")] {
+        let load = proxy.load_over(Duration::from_millis(500));
+        assert!(load < 0.1, "a load of {load} with a blocked {which}");
+    }
+}
+
+#[test]
+fn an_urgent_byte_holds_nothing_up() {
+    // `splice` stops at it for good (tcp(7)); the byte itself is not passed on, as docker-proxy doesn't.
+    const BULK: usize = 8 << 20;
+    let Some(host) = Host::new("host") else { return };
+    let (told, tell) = mpsc::channel();
+    let backend = TcpServer::start(&host, v4(0), move |mut stream| {
+        check_pattern(&mut stream, 0, BULK);
+        check_pattern(&mut stream, 5, 100_000);
+        told.send(()).unwrap();
+    });
+    let proxy = tcp(v4(FRONT), backend.addr).serve(&host);
+    let mut client = host.connect(v4(FRONT)).unwrap();
+    send_pattern(&mut client, 0, BULK);
+    thread::sleep(Duration::from_millis(100)); // all of it has gone through
+    SockRef::from(&client).send_out_of_band(b"!").unwrap();
+    send_pattern(&mut client, 5, 100_000);
+    tell.recv_timeout(wait::PATIENCE).expect("what follows the urgent byte arrives");
+    assert!(proxy.load_over(Duration::from_millis(300)) < 0.1, "it must not spin afterwards");
+}
+
+#[test]
+fn a_receiver_that_takes_little_at_a_time_costs_no_memory() {
+    // Too few descriptors for a pipe, so all of it is copied.
+    const BYTES: usize = 32 << 20;
+    let Some(host) = Host::new("host") else { return };
+    host.sysctl("net/ipv4/tcp_wmem", "4096 16384 131072");
+    let backend =
+        TcpServer::start(&host, v4(0), |mut stream| while stream.write_all(&[7; 64 << 10]).is_ok() {});
+    let start = tcp(v4(FRONT), backend.addr).words(["--threads", "1"]);
+    let proxy = start.through(["prlimit", "--nofile=40:40", "--"]).serve(&host);
+    let mut client = host.enter(|| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(32 << 10).unwrap();
+        socket.set_read_timeout(Some(wait::PATIENCE)).unwrap();
+        socket.connect(&v4(FRONT).into()).unwrap();
+        TcpStream::from(socket)
+    });
+    let (mut buffer, mut got, mut before) = ([0; 4096], 0, None);
+    while got < BYTES {
+        got += client.read(&mut buffer).unwrap();
+        if got > BYTES / 4 {
+            before = before.or_else(|| Some(proxy.resident()));
+        }
+        if got % (64 << 10) < 4096 {
+            thread::sleep(Duration::from_micros(500));
+        }
+    }
+    let grown = proxy.resident().saturating_sub(before.unwrap());
+    assert!(grown < 4 << 20, "{grown} bytes more for {} bytes relayed", BYTES - BYTES / 4);
 }

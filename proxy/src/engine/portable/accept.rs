@@ -26,7 +26,7 @@ use crate::listen::{Listener, reason};
 use crate::log_error;
 use crate::mapping::Protocol;
 use crate::sys;
-use crate::tcp::{Finish, is_the_clients};
+use crate::tcp::{Direction, Finish, is_the_clients};
 use std::net::SocketAddr;
 
 /// Descriptors of a connection: the client's and the backend's.
@@ -192,8 +192,10 @@ async fn connect_through(socket: OwnedFd, target: SocketAddr, shared: &Arc<Share
                 Ok(()) => relay(&mut client, &mut backend, shared).await,
                 Err(_) => Finish::Reset, // the backend has reset already
             };
-            if finish == Finish::Reset {
+            if finish.resets_receiver(Direction::Down) {
                 reset_on_close(&client);
+            }
+            if finish.resets_receiver(Direction::Up) {
                 reset_on_close(&backend);
             }
         }

@@ -12,11 +12,12 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -24,6 +25,7 @@ use tokio::net::tcp::ReadHalf;
 
 use super::Shared;
 use crate::counters::Traffic;
+use crate::limits::FOR_CLIENTS;
 use crate::splice::{Bulk, Pipe, Pool, Verdict};
 use crate::tcp::{Direction, Ends, Finish};
 
@@ -199,7 +201,20 @@ impl<'a> Half<'a> {
                 return Poll::Ready(Stop::Delivered);
             }
             let read = match &mut self.pipe {
-                Some(lent) => ready!(fill(cx, self.from.as_ref(), &mut lent.pipe)),
+                Some(lent) => {
+                    let from = self.from.as_ref();
+                    match ready!(fill(cx, from, &mut lent.pipe)) {
+                        Ok(Filled::Bytes(n)) => Ok(n),
+                        Ok(Filled::NotBySplice) => {
+                            self.leave_pipe = true;
+                            match self.copy_at_once(traffic) {
+                                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                                result => result,
+                            }
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
                 None => ready!(self.copy(cx, traffic)),
             };
             match read {
@@ -218,14 +233,25 @@ impl<'a> Half<'a> {
             // Not `try_read`: `poll_read` takes a read that didn't fill the buffer for the last one there is, which
             // saves a call that would only say so.
             ready!(Pin::new(&mut self.from).poll_read(cx, &mut buffer))?;
-            let data = buffer.filled();
-            let sent = if data.is_empty() { 0 } else { self.to.try_write(data).unwrap_or(0) };
-            traffic.bytes.add(sent as u64);
-            if sent < data.len() {
-                self.pending = data[sent..].to_vec();
-            }
-            Poll::Ready(Ok(data.len()))
+            Poll::Ready(Ok(self.hand_on(buffer.filled(), traffic)))
         })
+    }
+
+    /// The same without waiting, whatever the runtime thinks of the source.
+    fn copy_at_once(&mut self, traffic: &Traffic) -> io::Result<usize> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let n = recv(self.from.as_ref().as_raw_fd(), scratch, MsgFlags::MSG_DONTWAIT)?;
+            Ok(self.hand_on(&scratch[..n], traffic))
+        })
+    }
+
+    fn hand_on(&mut self, data: &[u8], traffic: &Traffic) -> usize {
+        let sent = if data.is_empty() { 0 } else { self.to.try_write(data).unwrap_or(0) };
+        traffic.bytes.add(sent as u64);
+        if sent < data.len() {
+            self.pending = data[sent..].to_vec();
+        }
+        data.len()
     }
 
     /// Changes between copy and splice as the traffic asks for.
@@ -257,6 +283,9 @@ struct PipeShare(Arc<Shared>);
 impl LentPipe {
     /// `None` when descriptors are short: copying is slower, but turning a client away is worse.
     fn take(shared: &Arc<Shared>) -> Option<Self> {
+        if shared.descriptors.available_permits() < (PIPE + FOR_CLIENTS) as usize {
+            return None;
+        }
         shared.descriptors.try_acquire_many(PIPE).ok()?.forget();
         let share = PipeShare(Arc::clone(shared));
         let pipe = PIPES.with_borrow_mut(Pool::take).ok()?;
@@ -298,13 +327,36 @@ fn drain(cx: &mut Context<'_>, to: &TcpStream, pipe: &mut Pipe) -> Poll<io::Resu
     }
 }
 
+/// What a filled pipe means.
+enum Filled {
+    /// So much came.
+    Bytes(usize),
+    /// The source has something, but `splice` stops at it: an urgent byte, which a read skips (tcp(7)).
+    NotBySplice,
+}
+
 /// Fills the empty pipe when the source has something.
-fn fill(cx: &mut Context<'_>, from: &TcpStream, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+fn fill(cx: &mut Context<'_>, from: &TcpStream, pipe: &mut Pipe) -> Poll<io::Result<Filled>> {
+    let mut in_vain = false;
     loop {
         ready!(from.poll_read_ready(cx))?;
-        match from.try_io(Interest::READABLE, || pipe.fill(from.as_fd())) {
+        let filled = from.try_io(Interest::READABLE, || match pipe.fill(from.as_fd()) {
+            // More may have come just now; twice in a row it is an urgent byte.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_data(from) => Ok(None),
+            result => result.map(Some),
+        });
+        match filled {
+            Ok(Some(n)) => return Poll::Ready(Ok(Filled::Bytes(n))),
+            Ok(None) if in_vain => return Poll::Ready(Ok(Filled::NotBySplice)),
+            Ok(None) => in_vain = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            result => return Poll::Ready(result),
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
+}
+
+/// Whether a read would bring something.
+fn has_data(socket: &TcpStream) -> bool {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|n| n > 0)
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use crate::listen::{Listener, reason};
-use crate::sources::first_unspent;
+use crate::sources::{first_unspent, is_spent};
 use crate::sys::watch;
 use crate::udp::{Datagram, FlowKey, FlowTable, connect, is_shortage, receive, send, send_on};
 use crate::{limits, log_error};
@@ -132,7 +132,7 @@ impl Receiver {
             }
         };
         match sent {
-            Ok(()) => counters.to_backend.packet(payload.len()),
+            Ok(()) => counters.to_backend.datagrams(payload.len(), datagram.segment),
             Err(error) => {
                 counters.errors.add(1);
                 log_error!(Datagram, "datagram to {} dropped: {}", self.target, reason(&error));
@@ -145,7 +145,9 @@ impl Receiver {
         let connect = || first_unspent(&self.relay.shared.sources, |source| connect(self.target, source));
         let backend = match connect() {
             // Descriptors or ports are short: the flow idle longest has one.
-            Err(error) if is_shortage(&error) && self.relay.flows().evict().is_some() => {
+            Err(error)
+                if (is_shortage(&error) || is_spent(&error)) && self.relay.flows().evict().is_some() =>
+            {
                 counters.flows.evicted.add(1);
                 connect()
             }

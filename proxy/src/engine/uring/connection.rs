@@ -1,6 +1,6 @@
 //! One TCP connection: what each of its events leads to.
 //!
-//! It begins with the PROXY protocol's header, where one is due, dials the backend, and relays.
+//! How it begins, up to the backend's answer, is [`beginning`]'s.
 //!
 //! A connection is received from as soon as it is accepted: what the client says while the backend is still being
 //! dialled is kept, and a client that resets meanwhile is noticed. It owns its two sockets until no operation on them is
@@ -11,29 +11,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use socket2::{SockAddr, SockRef};
+use socket2::SockRef;
 
-use super::greeting::{Beginning, Greeting, Heard};
-use super::half::{ENOUGH, Half, Pumped, send_all};
+use super::greeting::Greeting;
+use super::half::{ENOUGH, Half, Pumped, Room};
 use super::shared::Shared;
 use super::token::{Event, Token};
 use crate::counters::Traffic;
-use crate::engine::{rejected, turned_away};
-use crate::sources::is_spent;
+use crate::log_error;
 use crate::splice::Pool;
 use crate::sys::buffers::Lease;
 use crate::sys::ring::{Completion, Ring};
-use crate::tcp::proxy_protocol::Rejection;
-use crate::tcp::{DialFailure, Direction, Ends, Finish, is_passing};
-use crate::{listen, log_error};
+use crate::tcp::{DialFailure, Direction, Ends, Finish};
+
+mod beginning;
+
+use beginning::PAUSE;
 
 /// What poll(2) says of a stream that is gone both ways.
 const BROKEN: u32 = (libc::POLLERR | libc::POLLHUP).cast_unsigned() as u32;
 
-/// How long to wait for descriptors or ports before dialling again: at first, and when that didn't help. Each try for a
-/// port looks at all of them.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// What it says of one that takes more.
+const ROOM: u32 = libc::POLLOUT.cast_unsigned() as u32;
 
 /// What events act upon.
 pub(super) struct Context<'a> {
@@ -84,6 +83,8 @@ pub(super) struct Connection {
     /// When its current phase began, for time-outs.
     begun: Instant,
     kept_alive: bool,
+    /// Another turn is due.
+    turning: bool,
     /// What a trusted client has said so far.
     greeting: Option<Box<Greeting>>,
     /// What the backend gets first.
@@ -109,6 +110,7 @@ impl Connection {
             ends: Ends::default(),
             begun: now,
             kept_alive: false,
+            turning: false,
             greeting: None,
             header: Vec::new(),
             untried: Vec::new(),
@@ -127,95 +129,14 @@ impl Connection {
         matches!(self.phase, Phase::Greeting | Phase::Dialling)
     }
 
-    /// Starts everything: the header or the dial, and listening to the client.
-    pub(super) fn open(&mut self, cx: &mut Context<'_>) -> Wish {
-        let wish = match Beginning::of(self.client.as_fd(), &cx.shared.options) {
-            Beginning::Dial(header) => {
-                self.header = header;
-                self.dial(cx)
-            }
-            Beginning::Listen(greeting) => {
-                self.greeting = Some(greeting);
-                self.phase = Phase::Greeting;
-                Wish::Nothing
-            }
-            Beginning::Over => {
-                self.finish(Finish::Reset, cx);
-                Wish::Nothing
-            }
-        };
-        self.receive(Direction::Up, cx);
-        self.wish_or(wish)
-    }
-
-    /// Dials the backend, from the next address in turn. It is called again after a [`Wish::Retry`].
-    pub(super) fn dial(&mut self, cx: &mut Context<'_>) -> Wish {
-        if self.phase != Phase::Dialling || self.backend.is_some() {
-            return Wish::Nothing;
-        }
-        loop {
-            match self.dial_once(cx) {
-                Ok(()) => return Wish::Nothing,
-                Err(error) if is_spent(&error) && !self.untried.is_empty() => {}
-                Err(error) => return self.undialled(error, cx),
-            }
-        }
-    }
-
-    fn dial_once(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let target = self.target(cx);
-        let socket = listen::stream_socket(target)?;
-        let sources = &cx.shared.sources;
-        if !sources.is_empty() {
-            if self.untried.is_empty() {
-                self.untried = sources.turn().collect();
-                self.untried.reverse();
-            }
-            if let Some(Some(source)) = self.untried.pop() {
-                listen::connect_from(&SockRef::from(&socket), source)?;
-            }
-        }
-        cx.ring.connect(socket.as_fd(), SockAddr::from(target), self.token(Event::Connected));
-        self.in_flight += 1;
-        self.backend = Some(socket.into());
-        Ok(())
-    }
-
-    /// An attempt to dial failed: for now, or for good.
-    fn undialled(&mut self, error: io::Error, cx: &mut Context<'_>) -> Wish {
-        if is_passing(&error) {
-            self.shortage = Some(error);
-            let pause = self.pause;
-            self.pause = (pause * 2).min(LONGEST_PAUSE);
-            return Wish::Retry(pause);
-        }
-        self.turn_away(&DialFailure::from_connect(self.target(cx), error), cx)
-    }
-
-    /// The time-out is over.
-    pub(super) fn give_up(&mut self, cx: &mut Context<'_>) -> Wish {
-        let patience = cx.shared.options.connect_timeout;
-        if let Some(greeting) = &self.greeting {
-            let rejection = greeting.late(patience);
-            return self.reject(&rejection, cx);
-        }
-        let target = self.target(cx);
-        // A shortage until the end is the reason, not the backend's silence.
-        let failure = match self.shortage.take() {
-            Some(source) if self.backend.is_none() => DialFailure::Failed { target, source },
-            _ => DialFailure::TimedOut(target, patience),
-        };
-        self.turn_away(&failure, cx)
-    }
-
     /// Makes a connection that lasts notice a backend that vanished. Not at birth: most don't live for so long, and
     /// it takes four calls.
     pub(super) fn keep_alive(&mut self, now: Instant, age: Duration) {
-        if let (false, Some(backend)) = (self.kept_alive, &self.backend)
+        if let (Phase::Relaying, false, Some(backend)) = (self.phase, self.kept_alive, &self.backend)
             && now.duration_since(self.begun) >= age
         {
             self.kept_alive = true;
-            let _ = listen::keep_alive(&SockRef::from(backend)); // one that is gone needs none
+            let _ = crate::listen::keep_alive(&SockRef::from(backend)); // one that is gone needs none
         }
     }
 
@@ -232,12 +153,10 @@ impl Connection {
         let wish = match event {
             Event::Connected => return self.connected(completion, cx),
             Event::Received(direction) => self.received(direction, completion, cx),
-            Event::Writable(direction) => {
-                self.half(direction).awaiting_room = false;
-                self.advance(direction, cx)
-            }
+            Event::Writable(direction) => self.told_of_room(direction, &completion, cx),
             Event::Readable(direction) => {
-                self.half(direction).awaiting_data = false;
+                let half = self.half(direction);
+                (half.awaiting_data, half.told_of_data) = (false, completion.result >= 0);
                 self.advance(direction, cx)
             }
             Event::Broke(direction) => {
@@ -248,67 +167,22 @@ impl Connection {
         self.wish_or(wish)
     }
 
-    /// Another turn of both directions.
+    /// Another turn of both directions, unless it was another connection in the same slot that asked for one.
     pub(super) fn turn(&mut self, cx: &mut Context<'_>) -> Wish {
+        if !std::mem::take(&mut self.turning) {
+            return Wish::Nothing;
+        }
         let up = self.advance(Direction::Up, cx);
         let down = self.advance(Direction::Down, cx);
         self.wish_or(if up == Wish::Nothing { down } else { up })
     }
 
-    fn connected(&mut self, completion: Completion, cx: &mut Context<'_>) -> Wish {
-        if self.phase != Phase::Dialling {
-            return self.wish_or(Wish::Nothing);
-        }
-        if let Err(error) = completion.outcome() {
-            self.backend = None;
-            let wish = if is_spent(&error) && !self.untried.is_empty() {
-                self.dial(cx)
-            } else {
-                self.undialled(error, cx)
-            };
-            return self.wish_or(wish);
-        }
-        self.phase = Phase::Relaying;
-        self.untried = Vec::new();
-        let header = std::mem::take(&mut self.header);
-        if !header.is_empty()
-            && let Some(backend) = &self.backend
-            && send_all(backend.as_fd(), &header).is_err()
-        {
-            self.finish(Finish::Reset, cx);
-            return self.wish_or(Wish::Nothing);
-        }
-        let down = self.advance(Direction::Down, cx);
-        let up = self.advance(Direction::Up, cx);
-        self.wish_or(if up == Wish::Nothing { down } else { up })
-    }
-
-    /// A piece of a trusted client's stream, until its header is complete; nothing for its end.
-    fn hear(&mut self, piece: &[u8], cx: &mut Context<'_>) -> Wish {
-        let Some(greeting) = &mut self.greeting else { return Wish::Nothing };
-        let heard = if piece.is_empty() {
-            Heard::Rejected(greeting.ended())
-        } else {
-            greeting.hear(piece, &cx.shared.options)
-        };
-        match heard {
-            Heard::More => Wish::Nothing,
-            Heard::All { len, header } => {
-                self.up.keep(&piece[len..]);
-                (self.greeting, self.header) = (None, header);
-                (self.phase, self.begun) = (Phase::Dialling, Instant::now());
-                Wish::Renewal
-            }
-            Heard::Rejected(rejection) => self.reject(&rejection, cx),
-        }
-    }
-
-    fn received(&mut self, direction: Direction, completion: Completion, cx: &mut Context<'_>) -> Wish {
+    fn received(&mut self, direction: Direction, mut completion: Completion, cx: &mut Context<'_>) -> Wish {
         if !completion.more() {
             let half = self.half(direction);
             (half.receiving, half.stopping) = (false, false);
         }
-        let lease = cx.ring.received(&completion);
+        let lease = cx.ring.received(&mut completion);
         let mut wish = Wish::Nothing;
         match (completion.outcome(), self.phase) {
             (_, Phase::Over) => {}
@@ -334,7 +208,11 @@ impl Connection {
         if let Some(lease) = lease {
             cx.ring.give_back(lease);
         }
-        if wish == Wish::Nothing { self.advance(direction, cx) } else { wish }
+        // After the header the client is listened to as before.
+        match (wish, self.advance(direction, cx)) {
+            (Wish::Nothing, advanced) => advanced,
+            (wish, _) => wish,
+        }
     }
 
     fn pass_on(&mut self, direction: Direction, lease: &Lease, cx: &mut Context<'_>) {
@@ -344,7 +222,12 @@ impl Connection {
         let Some((half, _, to)) = self.way(direction) else { return };
         let data = cx.ring.bytes(lease);
         let passed = half.pass_on(data, to, traffic(cx.shared, direction));
-        half.weigh(data.len(), lease.is_last(), cx.pipes, cx.shared);
+        let room = match (lease.is_full(), cx.ring.buffers_are_shared()) {
+            (false, _) => Room::Ample,
+            (true, true) => Room::Cut,
+            (true, false) => Room::Filled,
+        };
+        half.weigh(data.len(), room, cx.pipes, cx.shared);
         if passed.is_err() {
             self.receiver_broke(direction, cx);
         }
@@ -407,6 +290,7 @@ impl Connection {
         match half.pump(from, to, traffic(cx.shared, direction), cx.pipes, cx.shared) {
             Pumped::Drained => self.await_data(direction, cx),
             Pumped::Blocked => self.await_room(direction, cx),
+            Pumped::Busy if std::mem::replace(&mut self.turning, true) => {}
             Pumped::Busy => return Wish::Turn,
             Pumped::Ended => self.delivered(direction, cx),
             Pumped::Demoted => self.receive(direction, cx),
@@ -426,11 +310,10 @@ impl Connection {
         if half.receiving || !half.wants_to_receive() {
             return;
         }
-        half.receiving = true;
-        if let Some(from) = self.source(direction) {
-            cx.ring.receive_all(from, token);
-            self.in_flight += 1;
-        }
+        let Some(from) = self.source(direction) else { return };
+        cx.ring.receive_all(from, token);
+        self.in_flight += 1;
+        self.half(direction).receiving = true;
     }
 
     /// Receives, or stops receiving, as the backlog asks for.
@@ -445,13 +328,32 @@ impl Connection {
         }
     }
 
+    /// Waits for the receiver to have room. The ring tells of it over and over, since it would tell of a receiver that
+    /// has said its last word as well, asked or not: once like this, but each time anew if it were asked each time.
     fn await_room(&mut self, direction: Direction, cx: &mut Context<'_>) {
         let token = self.token(Event::Writable(direction));
-        if let Some((half, _, to)) = self.way(direction) {
-            half.awaiting_room = true;
-            cx.ring.poll(to, libc::POLLOUT, token);
+        let Some((half, _, to)) = self.way(direction) else { return };
+        half.awaiting_room = true;
+        if !std::mem::replace(&mut half.watching_room, true) {
+            cx.ring.poll_all(to, libc::POLLOUT, token);
             self.in_flight += 1;
         }
+    }
+
+    fn told_of_room(&mut self, direction: Direction, completion: &Completion, cx: &mut Context<'_>) -> Wish {
+        let has_room = completion.outcome().map_or(true, |events| events & (ROOM | BROKEN) != 0);
+        let over = self.phase == Phase::Over;
+        let half = self.half(direction);
+        half.watching_room &= completion.more();
+        if !half.awaiting_room || over {
+            return Wish::Nothing;
+        }
+        if has_room {
+            half.awaiting_room = false;
+            return self.advance(direction, cx);
+        }
+        self.await_room(direction, cx);
+        Wish::Nothing
     }
 
     fn await_data(&mut self, direction: Direction, cx: &mut Context<'_>) {
@@ -528,18 +430,6 @@ impl Connection {
         }
     }
 
-    fn turn_away(&mut self, failure: &DialFailure, cx: &mut Context<'_>) -> Wish {
-        turned_away(failure, &cx.shared.counters);
-        self.finish(Finish::Reset, cx);
-        self.wish_or(Wish::Nothing)
-    }
-
-    fn reject(&mut self, rejection: &Rejection, cx: &mut Context<'_>) -> Wish {
-        rejected(rejection, &cx.shared.counters);
-        self.finish(Finish::Reset, cx);
-        self.wish_or(Wish::Nothing)
-    }
-
     /// Nothing is moved any more. The sockets are closed when the ring has let go of them.
     fn finish(&mut self, finish: Finish, cx: &mut Context<'_>) {
         if self.phase == Phase::Over {
@@ -548,10 +438,13 @@ impl Connection {
         self.phase = Phase::Over;
         self.up.release(cx.pipes, cx.shared);
         self.down.release(cx.pipes, cx.shared);
-        for socket in
-            [Some(self.client.as_fd()), self.backend.as_ref().map(AsFd::as_fd)].into_iter().flatten()
-        {
-            if finish == Finish::Reset {
+        let sides = [
+            (Direction::Down, Some(self.client.as_fd())),
+            (Direction::Up, self.backend.as_ref().map(AsFd::as_fd)),
+        ];
+        for (received, socket) in sides {
+            let Some(socket) = socket else { continue };
+            if finish.resets_receiver(received) {
                 // The peer must not take what it got for all there was. A socket that is gone needs no reset.
                 let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
             }

@@ -174,14 +174,16 @@ impl Front {
         if self.closing.replace(rest).is_some() {
             return;
         }
-        for door in &mut self.doors {
-            match (&door.socket, door.state) {
+        for number in 0..self.doors.len() {
+            let door = &mut self.doors[number];
+            let state = std::mem::replace(&mut door.state, State::Closing);
+            match (&door.socket, state) {
                 (Some(socket), State::Accepting | State::Stopping | State::Watching) => {
                     reactor.ring.cancel_all(socket.as_fd(), Token::Nothing.encode());
                 }
-                _ => door.socket = None,
+                // Nothing of it is in the ring.
+                _ => self.leave(number, reactor),
             }
-            door.state = State::Closing;
         }
         self.waiting = 0;
     }
@@ -206,9 +208,9 @@ impl Front {
     }
 
     /// A connection could not be handed over after all: it stays here.
-    pub(super) fn taken_back(&mut self, listener: u32, descriptor: i32, reactor: &mut Reactor) {
+    pub(super) fn taken_back(&self, thread: u8, listener: u32, descriptor: i32, reactor: &mut Reactor) {
         if let Some(client) = sys::handed_over(descriptor) {
-            self.threads.keep(client, listener, reactor);
+            self.threads.take_back(thread, client, listener, reactor);
         }
     }
 

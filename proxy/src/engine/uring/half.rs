@@ -24,6 +24,17 @@ const PIPE: u32 = 2;
 /// Fills of a pipe before other connections get a turn.
 const TURN: u32 = 1;
 
+/// How much room a receive had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// More than it needed.
+    Ample,
+    /// The rest of a buffer that others used before, all of it: a small receive says nothing.
+    Cut,
+    /// A whole small buffer, all of it: as much as a receive can bring.
+    Filled,
+}
+
 /// Why a turn of splicing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pumped {
@@ -62,8 +73,12 @@ pub(super) struct Half {
     pub(super) stopping: bool,
     /// We wait for room at the receiver.
     pub(super) awaiting_room: bool,
+    /// The ring tells of room at the receiver.
+    pub(super) watching_room: bool,
     /// We wait for data to splice.
     pub(super) awaiting_data: bool,
+    /// The ring said that there is data to splice.
+    pub(super) told_of_data: bool,
 }
 
 impl Half {
@@ -84,6 +99,10 @@ impl Half {
 
     /// Keeps bytes for later.
     pub(super) fn keep(&mut self, data: &[u8]) {
+        if self.taken >= ENOUGH {
+            self.pending.drain(..self.taken);
+            self.taken = 0;
+        }
         self.pending.extend_from_slice(data);
     }
 
@@ -122,12 +141,17 @@ impl Half {
         Ok(true)
     }
 
-    /// Weighs a receive of `n` bytes; takes a pipe when they are bulk. `cut` tells that there was no room for more.
-    pub(super) fn weigh(&mut self, n: usize, cut: bool, pipes: &mut Pool, shared: &Shared) {
-        if self.pipe.is_some() || (cut && n < Bulk::LARGE) {
+    /// Weighs a receive of `n` bytes; takes a pipe when they are bulk.
+    pub(super) fn weigh(&mut self, n: usize, room: Room, pipes: &mut Pool, shared: &Shared) {
+        if self.pipe.is_some() {
             return;
         }
-        if self.bulk.copied(n) == Verdict::Promote && shared.budget.try_take(PIPE) {
+        let verdict = match room {
+            Room::Cut if n < Bulk::LARGE => Verdict::Stay,
+            Room::Ample | Room::Cut => self.bulk.copied(n),
+            Room::Filled => self.bulk.filled(n),
+        };
+        if verdict == Verdict::Promote && shared.budget.try_take_spare(PIPE) {
             match pipes.take() {
                 Ok(pipe) => self.pipe = Some(Box::new(pipe)),
                 // Copying is slower, but right.
@@ -170,11 +194,21 @@ impl Half {
             fills += 1;
             match pipe.fill(from) {
                 Ok(0) => self.ended = true,
-                Ok(n) => match self.bulk.spliced(n) {
-                    Verdict::Grow => pipe.grow(),
-                    Verdict::Demote => self.demoted = true,
-                    Verdict::Stay | Verdict::Promote => {}
-                },
+                Ok(n) => {
+                    self.told_of_data = false;
+                    match self.bulk.spliced(n) {
+                        Verdict::Grow => pipe.grow(),
+                        Verdict::Demote => self.demoted = true,
+                        Verdict::Stay | Verdict::Promote => {}
+                    }
+                }
+                // An urgent byte: splice stops there for good, a receive skips it (tcp(7)).
+                Err(error)
+                    if error.kind() == io::ErrorKind::WouldBlock
+                        && std::mem::take(&mut self.told_of_data) =>
+                {
+                    break Pumped::Demoted;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Pumped::Drained,
                 Err(_) => break Pumped::SourceBroke,
             }

@@ -78,6 +78,7 @@ pub(super) fn run(job: Job, prepared: Prepared, ready: impl FnOnce()) -> io::Res
     signals.thread_block()?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let (threads, protocol) = (job.serve.options.threads.get(), job.protocol());
+    let inherited = job.serve.inherit.is_some();
     let shared = Arc::new(Shared {
         budget: Budget::new(limits::descriptor_budget(job.listeners.len(), threads)),
         counters: Arc::clone(&job.counters),
@@ -93,7 +94,7 @@ pub(super) fn run(job: Job, prepared: Prepared, ready: impl FnOnce()) -> io::Res
     };
     let mut main = Main {
         front: Front::new(streams, threads, Arc::clone(&shared)),
-        datagrams: Datagrams::new(datagrams, Arc::clone(&shared)),
+        datagrams: Datagrams::new(datagrams, inherited, Arc::clone(&shared)),
         control: job.control,
         deaf: Vec::new(),
         signals,
@@ -142,8 +143,8 @@ impl Main {
             let wait = self.wait(&reactor);
             reactor.ring.enter(wait, &mut completions)?;
             self.datagrams.begin_turn();
-            for completion in &completions {
-                self.handle(*completion, &mut reactor);
+            for completion in completions.drain(..) {
+                self.handle(completion, &mut reactor);
             }
             reactor.tend();
             self.front.tend(&mut reactor);
@@ -158,9 +159,10 @@ impl Main {
         let patience = Instant::now() + CLOSING;
         while !(self.front.is_closed() && self.datagrams.is_closed()) && Instant::now() < patience {
             reactor.ring.enter(Wait::AtMost(CLOSING), &mut completions)?;
-            for completion in &completions {
-                self.handle(*completion, &mut reactor);
+            for completion in completions.drain(..) {
+                self.handle(completion, &mut reactor);
             }
+            self.datagrams.tend(&mut reactor.ring);
         }
         Ok(())
     }
@@ -170,11 +172,11 @@ impl Main {
             Token::Connection { slot, event } => reactor.handle(slot, event, completion),
             Token::Accepted(listener) => self.front.accepted(listener, completion, reactor),
             Token::Waiting(listener) => self.front.waiting(listener, reactor),
-            Token::Told { listener, descriptor } => {
+            Token::Told { thread, listener, descriptor } => {
                 if completion.result < 0
                     && let Ok(descriptor) = descriptor.try_into()
                 {
-                    self.front.taken_back(listener, descriptor, reactor);
+                    self.front.taken_back(thread, listener, descriptor, reactor);
                 }
             }
             Token::Control(number) => self.answer(number, reactor),
@@ -190,7 +192,8 @@ impl Main {
         match self.ending {
             Ending::NotYet => false,
             Ending::Draining(until) => {
-                self.shared.counters.connections.open.get() == 0 || Instant::now() >= until
+                let done = self.front.is_closed() && self.shared.counters.connections.open.get() == 0;
+                done || Instant::now() >= until
             }
             Ending::Now => true,
         }

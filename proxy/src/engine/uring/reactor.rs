@@ -39,7 +39,7 @@ pub(super) struct Reactor {
     /// Headers and dials under way, the oldest first. Most are over when they come up.
     dials: VecDeque<(Instant, usize)>,
     /// Dials to be tried again, the first one on top.
-    retries: BinaryHeap<Reverse<(Instant, usize)>>,
+    retries: BinaryHeap<Reverse<(Instant, usize, Instant)>>,
     /// Connections that asked for another turn.
     turns: Vec<usize>,
     /// When to look for connections that have become old enough for keepalive.
@@ -95,12 +95,14 @@ impl Reactor {
         for number in std::mem::take(&mut self.turns) {
             self.act(number, Connection::turn);
         }
-        if self.dials.is_empty() && self.keep_alive.is_none() {
+        if self.dials.is_empty() && self.keep_alive.is_none() && self.retries.is_empty() {
             return;
         }
         let now = Instant::now();
-        while self.retries.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            if let Some(Reverse((_, number))) = self.retries.pop() {
+        while self.retries.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
+            if let Some(Reverse((_, number, begun))) = self.retries.pop()
+                && self.is_beginning(number, begun)
+            {
                 self.act(number, Connection::dial);
             }
         }
@@ -130,7 +132,7 @@ impl Reactor {
             return Wait::No;
         }
         let dial = self.dials.front().map(|(begun, _)| *begun + self.shared.options.connect_timeout);
-        let retry = self.retries.peek().map(|Reverse((at, _))| *at);
+        let retry = self.retries.peek().map(|Reverse((at, ..))| *at);
         let next = [dial, retry, self.keep_alive].into_iter().flatten().min();
         next.map_or(Wait::Forever, |at| Wait::AtMost(at.saturating_duration_since(Instant::now())))
     }
@@ -145,7 +147,9 @@ impl Reactor {
         match event(connection, &mut cx) {
             Wish::Nothing => {}
             Wish::Turn => self.turns.push(number),
-            Wish::Retry(pause) => self.retries.push(Reverse((Instant::now() + pause, number))),
+            Wish::Retry(pause) => {
+                self.retries.push(Reverse((Instant::now() + pause, number, connection.begun())));
+            }
             Wish::Renewal => {
                 self.dials.push_back((connection.begun(), number));
                 self.act(number, Connection::dial);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use crate::counters::Counters;
 use crate::flags::Options;
+use crate::limits::FOR_CLIENTS;
 use crate::sources::Sources;
 
 /// Options, counters, targets, and how many descriptors there are left.
@@ -37,6 +38,11 @@ impl Budget {
     pub(super) fn try_take(&self, n: u32) -> bool {
         let n = i64::from(n);
         self.0.fetch_update(Relaxed, Relaxed, |left| (left >= n).then(|| left - n)).is_ok()
+    }
+
+    /// Takes `n` if clients have enough left.
+    pub(super) fn try_take_spare(&self, n: u32) -> bool {
+        self.left() >= i64::from(FOR_CLIENTS + n) && self.try_take(n)
     }
 
     /// Takes `n` that are in use already, whether there are as many or not.

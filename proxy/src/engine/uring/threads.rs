@@ -18,6 +18,9 @@ use crate::sys;
 /// Connections on every thread before another thread is worth starting.
 const PER_THREAD: usize = 4;
 
+/// Threads that a hand-over can name.
+const MOST: usize = u8::MAX as usize;
+
 /// A thread that relays.
 #[derive(Debug)]
 struct Thread {
@@ -37,7 +40,7 @@ pub(super) struct Threads {
 impl Threads {
     /// No thread but this one, so far.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let most = shared.options.threads.get();
+        let most = shared.options.threads.get().min(MOST);
         Self { here: Arc::default(), others: Vec::new(), most, shared }
     }
 
@@ -56,17 +59,25 @@ impl Threads {
             self.most = self.others.len() + 1; // what can't be had now needn't be asked for every time
         }
         let here = self.here.load(Relaxed);
-        let least = self.others.iter().min_by_key(|thread| thread.open.load(Relaxed));
-        match least.filter(|thread| here >= PER_THREAD && thread.open.load(Relaxed) < here) {
-            Some(thread) => {
+        let least = (0..).zip(&self.others).min_by_key(|(_, thread)| thread.open.load(Relaxed));
+        match least.filter(|(_, thread)| here >= PER_THREAD && thread.open.load(Relaxed) < here) {
+            Some((index, thread)) => {
                 thread.open.fetch_add(1, Relaxed);
                 let number = client.into_raw_fd();
                 let descriptor = u32::try_from(number).unwrap_or(u32::MAX); // never negative: it was open
-                let told = Token::Told { listener, descriptor };
+                let told = Token::Told { thread: index, listener, descriptor };
                 reactor.ring.tell(thread.ring, Token::HandedOver(listener).encode(), number, told.encode());
             }
             None => self.keep(client, listener, reactor),
         }
+    }
+
+    /// Takes a connection back that could not be handed over.
+    pub(super) fn take_back(&self, thread: u8, client: OwnedFd, listener: u32, reactor: &mut Reactor) {
+        if let Some(thread) = self.others.get(usize::from(thread)) {
+            thread.open.fetch_sub(1, Relaxed);
+        }
+        self.keep(client, listener, reactor);
     }
 
     /// Keeps a connection on this thread.
@@ -108,14 +119,14 @@ fn work(mut reactor: Reactor) {
             crate::log_error!(Relay, "waiting for sockets: {}", crate::listen::reason(&error));
             std::thread::sleep(super::TROUBLE);
         }
-        for completion in &completions {
+        for completion in completions.drain(..) {
             match Token::decode(completion.token) {
                 Token::HandedOver(listener) => {
                     if let Some(client) = sys::handed_over(completion.result) {
                         reactor.adopt(client, listener);
                     }
                 }
-                Token::Connection { slot, event } => reactor.handle(slot, event, *completion),
+                Token::Connection { slot, event } => reactor.handle(slot, event, completion),
                 _ => {}
             }
         }

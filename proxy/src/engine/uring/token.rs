@@ -18,7 +18,7 @@ pub(super) enum Token {
     /// Another thread hands over a connection that was accepted on this listener.
     HandedOver(u32),
     /// What became of handing over the connection with this descriptor.
-    Told { listener: u32, descriptor: u32 },
+    Told { thread: u8, listener: u32, descriptor: u32 },
     /// Of the connection in this slot.
     Connection { slot: u32, event: Event },
     /// Datagrams on this listener.
@@ -43,8 +43,8 @@ pub(super) enum Event {
 }
 
 const KIND_BITS: u32 = 8;
-/// Of the listener's number in `Told`, which shares its token with a descriptor.
-const LISTENER_BITS: u32 = 24;
+/// Of the listener's number in `Told`, which shares its token with a descriptor and a thread.
+const LISTENER_BITS: u32 = 16;
 
 impl Token {
     /// The number for the ring.
@@ -56,12 +56,14 @@ impl Token {
             Self::Accepted(listener) => (3, 0, listener),
             Self::Waiting(listener) => (4, 0, listener),
             Self::HandedOver(listener) => (5, 0, listener),
-            Self::Told { listener, descriptor } => (6, listener, descriptor),
+            Self::Told { thread, listener, descriptor } => {
+                debug_assert!(listener < 1 << LISTENER_BITS, "more listeners than ports");
+                (6, u32::from(thread) << LISTENER_BITS | listener, descriptor)
+            }
             Self::Datagrams(listener) => (7, 0, listener),
             Self::Replies(slot) => (8, 0, slot),
             Self::Connection { slot, event } => (16 + event.number(), 0, slot),
         };
-        debug_assert!(low < 1 << LISTENER_BITS, "more listeners than ports");
         u64::from(high) << 32 | u64::from(low) << KIND_BITS | kind
     }
 
@@ -78,7 +80,12 @@ impl Token {
             3 => Self::Accepted(high),
             4 => Self::Waiting(high),
             5 => Self::HandedOver(high),
-            6 => Self::Told { listener: low, descriptor: high },
+            #[expect(clippy::cast_possible_truncation, reason = "eight bits are left of 24")]
+            6 => Self::Told {
+                thread: (low >> LISTENER_BITS) as u8,
+                listener: low & ((1 << LISTENER_BITS) - 1),
+                descriptor: high,
+            },
             7 => Self::Datagrams(high),
             8 => Self::Replies(high),
             kind => Event::from_number(kind.wrapping_sub(16))
@@ -126,7 +133,8 @@ mod tests {
                 Token::Accepted(n),
                 Token::Waiting(n),
                 Token::HandedOver(n),
-                Token::Told { listener: n & 0xff_ffff, descriptor: n },
+                Token::Told { thread: 0, listener: n & 0xffff, descriptor: n },
+                Token::Told { thread: 255, listener: n & 0xffff, descriptor: n },
                 Token::Datagrams(n),
                 Token::Replies(n),
             ]);

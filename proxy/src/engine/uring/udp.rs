@@ -19,9 +19,8 @@ use super::reactor::ENTRIES;
 use super::run::{Run, Way};
 use super::shared::Shared;
 use super::token::Token;
-use crate::counters::Traffic;
 use crate::listen::{Listener, reason};
-use crate::sources::first_unspent;
+use crate::sources::{first_unspent, is_spent};
 use crate::sys::buffers::{Layout, Lease};
 use crate::sys::datagram::{self, OVERHEAD};
 use crate::sys::ring::{Completion, Ring};
@@ -48,6 +47,8 @@ struct Backend {
     serial: u64,
     /// The turn in which its receive went into the ring: perhaps not to the kernel yet.
     armed: u64,
+    /// The flow has ended.
+    over: bool,
 }
 
 /// The listeners and flows of a UDP mapping.
@@ -55,8 +56,8 @@ pub(super) struct Datagrams {
     receivers: Vec<Receiver>,
     flows: FlowTable<Instant, u32>,
     backends: Slab<Backend>,
-    /// Slots of flows that are over, whose receives are still to be cancelled.
-    ended: Vec<u32>,
+    /// Slots and serial numbers of flows that are over, whose receives are still to be cancelled.
+    ended: Vec<(u32, u64)>,
     run: Run,
     /// Counts batches of completions.
     turn: u64,
@@ -79,13 +80,16 @@ pub(super) fn ring() -> io::Result<Ring> {
 
 impl Datagrams {
     /// To be served on a [`ring`].
-    pub(super) fn new(listeners: Vec<Listener>, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(listeners: Vec<Listener>, inherited: bool, shared: Arc<Shared>) -> Self {
         let options = &shared.options;
         // A flow takes a descriptor: never more flows than descriptors.
         let most = limits::descriptor_budget(listeners.len(), 1);
         let bound = options.udp_flows.min(most.try_into().unwrap_or(options.udp_flows));
         let receiver = |listener: Listener| {
-            take_batches(&listener.socket);
+            // Others may come to serve a socket that isn't ours, and not expect them.
+            if !inherited {
+                take_batches(&listener.socket);
+            }
             Receiver { socket: listener.socket, target: listener.target }
         };
         Self {
@@ -119,8 +123,8 @@ impl Datagrams {
     }
 
     /// A datagram of a client's.
-    pub(super) fn received(&mut self, listener: u32, completion: Completion, ring: &mut Ring) {
-        if let Some(lease) = ring.received(&completion) {
+    pub(super) fn received(&mut self, listener: u32, mut completion: Completion, ring: &mut Ring) {
+        if let Some(lease) = ring.received(&mut completion) {
             self.forward(listener, lease, ring);
         } else if let Err(error) = completion.outcome()
             && !matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ECANCELED))
@@ -140,9 +144,9 @@ impl Datagrams {
     }
 
     /// A reply of the backend's.
-    pub(super) fn replied(&mut self, slot: u32, completion: Completion, ring: &mut Ring) {
-        let backend = self.backends.get(slot as usize).filter(|backend| backend.socket.is_some());
-        match (ring.received(&completion), backend) {
+    pub(super) fn replied(&mut self, slot: u32, mut completion: Completion, ring: &mut Ring) {
+        let backend = self.backends.get(slot as usize).filter(|backend| !backend.over);
+        match (ring.received(&mut completion), backend) {
             (Some(lease), Some(backend)) => {
                 self.flows.touch(&backend.key, backend.serial, self.now);
                 self.join(Way::ToClient(slot), lease, ring);
@@ -161,7 +165,7 @@ impl Datagrams {
             (None, None) => {}
         }
         if !completion.more() {
-            if self.backends.get(slot as usize).is_some_and(|backend| backend.socket.is_some()) {
+            if self.backends.get(slot as usize).is_some_and(|backend| !backend.over) {
                 self.receive_replies(slot, ring);
             } else if self.backends.contains(slot as usize) {
                 self.backends.remove(slot as usize);
@@ -181,12 +185,17 @@ impl Datagrams {
         if self.ended.is_empty() {
             return;
         }
-        for slot in &self.ended {
+        // A slot that was given back meanwhile is another flow's.
+        let backends = &self.backends;
+        self.ended.retain(|(slot, serial)| backends.get(*slot as usize).is_some_and(|b| b.serial == *serial));
+        for (slot, _) in &self.ended {
             ring.cancel(Token::Replies(*slot).encode(), Token::Nothing.encode());
         }
         // Sockets that are still open belong to operations the kernel doesn't know of yet.
-        ring.submit();
-        for slot in self.ended.drain(..) {
+        if !ring.submit() {
+            return;
+        }
+        for (slot, _) in self.ended.drain(..) {
             if let Some(backend) = self.backends.get_mut(slot as usize) {
                 backend.socket = None;
             }
@@ -277,7 +286,7 @@ impl Datagrams {
             }
         };
         match sent {
-            Ok(()) => count(traffic, pieces, segment),
+            Ok(()) => traffic.datagrams(pieces.iter().map(|piece| piece.len()).sum(), segment),
             Err(error) => self.trouble(&format_args!("datagram to {whither} dropped: {}", reason(&error))),
         }
     }
@@ -286,15 +295,20 @@ impl Datagrams {
         let shared = Arc::clone(&self.shared);
         let connect = || first_unspent(&shared.sources, |source| connect(target, source));
         let socket = match connect() {
-            // Descriptors or ports are short: the flow idle longest has one.
+            // The flow idle longest has a descriptor, which is free at once.
             Err(error) if is_shortage(&error) && self.evict() => connect(),
+            // Its port is only when the ring has let go of the socket: for the next datagram.
+            Err(error) if is_spent(&error) => {
+                self.evict();
+                Err(error)
+            }
             result => result,
         }?;
         take_batches(&socket);
         let entry = self.backends.vacant_entry();
         let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX); // fewer flows than descriptors
         let (serial, evicted) = self.flows.insert(key, self.now, |_| slot);
-        entry.insert(Backend { socket: Some(socket), key, serial, armed: self.turn });
+        entry.insert(Backend { socket: Some(socket), key, serial, armed: self.turn, over: false });
         self.shared.counters.flows.open.up();
         self.shared.counters.flows.total.add(1);
         if let Some(evicted) = evicted {
@@ -320,17 +334,18 @@ impl Datagrams {
     /// A flow that left the table is over.
     fn end(&mut self, slot: u32) {
         self.shared.counters.flows.open.down();
-        self.ended.push(slot);
-        if let Some(backend) = self.backends.get_mut(slot as usize)
-            && backend.armed < self.turn
-        {
+        let Some(backend) = self.backends.get_mut(slot as usize) else { return };
+        backend.over = true;
+        self.ended.push((slot, backend.serial));
+        if backend.armed < self.turn {
             // The kernel holds the socket for the receive that is under way, not the number.
             backend.socket = None;
         }
     }
 
     fn receive_replies(&mut self, slot: u32, ring: &mut Ring) {
-        if let Some(Backend { socket: Some(socket), .. }) = self.backends.get(slot as usize) {
+        if let Some(Backend { socket: Some(socket), armed, .. }) = self.backends.get_mut(slot as usize) {
+            *armed = self.turn;
             ring.receive_datagrams(socket.as_fd(), Token::Replies(slot).encode());
         }
     }
@@ -344,11 +359,4 @@ impl Datagrams {
 /// Lets the kernel hand us many datagrams of one size at once. Where it can't, they come one by one.
 fn take_batches(socket: &impl AsFd) {
     let _ = setsockopt(&socket.as_fd(), sockopt::UdpGroSegment, &true);
-}
-
-fn count(traffic: &Traffic, pieces: &[IoSlice<'_>], segment: Option<u16>) {
-    let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let datagrams = segment.map_or(1, |size| bytes.div_ceil(usize::from(size.max(1))).max(1));
-    traffic.bytes.add(bytes as u64);
-    traffic.packets.add(datagrams as u64);
 }
