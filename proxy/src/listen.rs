@@ -225,7 +225,10 @@ fn prepare(socket: Socket, target: SocketAddr, protocol: Protocol) -> Result<Lis
     match protocol {
         // Accepted sockets inherit these from their listener: two calls here instead of five per connection.
         Protocol::Tcp => tcp_options(&SockRef::from(&socket))?,
-        Protocol::Udp => ask_for_packet_info(&socket)?,
+        Protocol::Udp => {
+            ask_for_packet_info(&socket)?;
+            make_room(&socket);
+        }
         Protocol::Sctp => {}
     }
     let local = local_addr(&socket)?;
@@ -298,6 +301,18 @@ pub fn check_loop(mapping: &Mapping) -> Result<(), BadMapping> {
         return Err(BadMapping::Loop(mapping.target(0)));
     }
     Ok(())
+}
+
+/// Bytes of datagrams that may wait for us. The kernel's default holds some 270 small ones: a burst of a few clients.
+const QUEUE: usize = 4 * 1024 * 1024;
+
+/// Lets a burst wait in the socket instead of losing it. Beyond `net.core.rmem_max` that takes `CAP_NET_ADMIN`: without
+/// it the queue grows as far as anybody's may.
+pub(crate) fn make_room(socket: &impl AsFd) {
+    let socket = SockRef::from(socket);
+    if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &QUEUE).is_err() {
+        let _ = socket.set_recv_buffer_size(QUEUE); // cut down by the kernel, never refused
+    }
 }
 
 /// Datagrams then tell which of our addresses they were sent to, which is where the reply must come from.

@@ -9,6 +9,8 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 
 /// What a pipe grows to when a stream has earned it; also `/proc/sys/fs/pipe-max-size`'s default.
 const LARGE: i32 = 1024 * 1024;
+/// Over its user's budget the kernel gives a pipe one or two pages (pipe(7)): copying is faster than that.
+const LEAST: usize = 32 * 1024;
 /// Idle pipes kept per thread. More would hold descriptors and pipe budget that somebody else could use.
 const KEEP: usize = 4;
 
@@ -25,6 +27,9 @@ impl Pipe {
     fn new() -> io::Result<Self> {
         let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let capacity = granted(fcntl(&write, FcntlArg::F_GETPIPE_SZ)?);
+        if capacity < LEAST {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
         Ok(Self { read, write, capacity, held: 0 })
     }
 
@@ -81,7 +86,7 @@ impl Pool {
     /// An idle pipe, or a new one.
     ///
     /// # Errors
-    /// When descriptors or memory are exhausted.
+    /// When descriptors, memory or the user's budget of pipe pages (`pipe-user-pages-soft`) are exhausted.
     pub fn take(&mut self) -> io::Result<Pipe> {
         self.idle.pop().map_or_else(Pipe::new, Ok)
     }

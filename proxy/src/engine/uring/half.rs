@@ -22,7 +22,7 @@ pub(super) const ENOUGH: usize = 64 * 1024;
 /// Descriptors of a pipe.
 const PIPE: u32 = 2;
 /// Fills of a pipe before other connections get a turn.
-const TURN: u32 = 4;
+const TURN: u32 = 1;
 
 /// Why a turn of splicing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
