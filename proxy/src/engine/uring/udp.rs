@@ -330,8 +330,11 @@ impl Datagrams {
     }
 
     fn receive_replies(&mut self, slot: u32, ring: &mut Ring) {
-        if let Some(Backend { socket: Some(socket), .. }) = self.backends.get(slot as usize) {
+        if let Some(backend) = self.backends.get_mut(slot as usize)
+            && let Some(socket) = &backend.socket
+        {
             ring.receive_datagrams(socket.as_fd(), Token::Replies(slot).encode());
+            backend.armed = self.turn;
         }
     }
 
