@@ -102,8 +102,14 @@ pub struct Traffic {
 impl Traffic {
     /// One datagram or message of `bytes`.
     pub fn packet(&self, bytes: usize) {
+        self.batch(bytes, None);
+    }
+
+    /// `bytes` in datagrams of `segment` each, but perhaps the last; or in one.
+    pub fn batch(&self, bytes: usize, segment: Option<u16>) {
+        let datagrams = segment.map_or(1, |size| bytes.div_ceil(usize::from(size.max(1))).max(1));
         self.bytes.add(bytes as u64);
-        self.packets.add(1);
+        self.packets.add(datagrams as u64);
     }
 }
 

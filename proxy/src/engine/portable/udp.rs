@@ -132,7 +132,7 @@ impl Receiver {
             }
         };
         match sent {
-            Ok(()) => counters.to_backend.packet(payload.len()),
+            Ok(()) => counters.to_backend.batch(payload.len(), datagram.segment),
             Err(error) => {
                 counters.errors.add(1);
                 log_error!(Datagram, "datagram to {} dropped: {}", self.target, reason(&error));

@@ -19,7 +19,6 @@ use super::reactor::ENTRIES;
 use super::run::{Run, Way};
 use super::shared::Shared;
 use super::token::Token;
-use crate::counters::Traffic;
 use crate::listen::{Listener, reason};
 use crate::sources::first_unspent;
 use crate::sys::buffers::{Layout, Lease};
@@ -277,7 +276,7 @@ impl Datagrams {
             }
         };
         match sent {
-            Ok(()) => count(traffic, pieces, segment),
+            Ok(()) => traffic.batch(pieces.iter().map(|piece| piece.len()).sum(), segment),
             Err(error) => self.trouble(&format_args!("datagram to {whither} dropped: {}", reason(&error))),
         }
     }
@@ -347,11 +346,4 @@ impl Datagrams {
 /// Lets the kernel hand us many datagrams of one size at once. Where it can't, they come one by one.
 fn take_batches(socket: &impl AsFd) {
     let _ = setsockopt(&socket.as_fd(), sockopt::UdpGroSegment, &true);
-}
-
-fn count(traffic: &Traffic, pieces: &[IoSlice<'_>], segment: Option<u16>) {
-    let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let datagrams = segment.map_or(1, |size| bytes.div_ceil(usize::from(size.max(1))).max(1));
-    traffic.bytes.add(bytes as u64);
-    traffic.packets.add(datagrams as u64);
 }

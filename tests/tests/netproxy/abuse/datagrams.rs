@@ -93,16 +93,16 @@ impl Way {
         send();
         self.proxy.signal(Signal::SIGCONT);
     }
+}
 
-    /// The backend must have got these, in this order, from the `before`th datagram on.
-    #[track_caller]
-    fn check_backend(&self, before: usize, wanted: &[usize], what: &str) {
-        let seen = self.backend.wait_for(before + wanted.len());
-        let got: Vec<_> = seen[before..].iter().map(|datagram| datagram.bytes.len()).collect();
-        assert_eq!(got, wanted, "{what}");
-        for (number, (datagram, size)) in seen[before..].iter().zip(wanted).enumerate() {
-            assert!(datagram.bytes == says(number, *size), "{what}: datagram {number} of {size} bytes");
-        }
+/// The backend must have got these, in this order, from the `before`th datagram on.
+#[track_caller]
+fn check_arrivals(backend: &UdpServer, before: usize, wanted: &[usize], what: &str) {
+    let seen = backend.wait_for(before + wanted.len());
+    let got: Vec<_> = seen[before..].iter().map(|datagram| datagram.bytes.len()).collect();
+    assert_eq!(got, wanted, "{what}");
+    for (number, (datagram, size)) in seen[before..].iter().zip(wanted).enumerate() {
+        assert!(datagram.bytes == says(number, *size), "{what}: datagram {number} of {size} bytes");
     }
 }
 
@@ -157,7 +157,7 @@ fn rows_of_a_client_reach_the_backend_one_by_one() {
                     client.send_to(&says(number, *size), way.front).unwrap();
                 }
             });
-            way.check_backend(before, &sizes, &format!("near: {near}, {row:?}"));
+            check_arrivals(&way.backend, before, &sizes, &format!("near: {near}, {row:?}"));
             before += sizes.len();
             bytes += sizes.iter().sum::<usize>();
         }
@@ -247,7 +247,7 @@ fn batches_of_a_client_are_cut_where_it_said() {
             send_in_batches(&client, one.0);
             client.send_to(&batch(*one), way.front).unwrap();
             let wanted = cut(*one);
-            way.check_backend(before, &wanted, &format!("near: {near}, {one:?}"));
+            check_arrivals(&way.backend, before, &wanted, &format!("near: {near}, {one:?}"));
             before += wanted.len();
         }
         let stats = counters(&way.proxy);
@@ -272,5 +272,33 @@ fn batches_of_the_backend_are_cut_where_it_said() {
         }
         let stats = counters(&way.proxy);
         assert_eq!((&stats["to_client"]["packets"], &stats["errors"]), (&packets.into(), &0.into()));
+    }
+}
+
+#[test]
+fn a_socket_that_another_engine_left_is_served_as_well() {
+    // The daemon keeps the socket, and a proxy may have asked it for batches that the next one didn't ask for.
+    let Some(host) = Host::new("host") else { return };
+    let backend = UdpServer::with(roomy(&host, v4(0)), Arc::new(|_| vec![]));
+    let listener = host.udp_listener(v4(FRONT));
+    let start = || {
+        let socket = listener.try_clone().unwrap();
+        udp(v4(FRONT), backend.addr).word("-use-listen-fd").socket(socket)
+    };
+    let mut seen = 0;
+    for engine in ["auto", "portable", "auto"] {
+        let proxy = start().words(["--engine", engine]).serve(&host);
+        let client = roomy(&host, v4(0));
+        let mut packets = 0;
+        for one in BATCHES {
+            send_in_batches(&client, one.0);
+            client.send_to(&batch(*one), v4(FRONT)).unwrap();
+            let wanted = cut(*one);
+            check_arrivals(&backend, seen, &wanted, &format!("{engine}, {one:?}"));
+            seen += wanted.len();
+            packets += wanted.len();
+        }
+        assert_eq!(counters(&proxy)["to_backend"]["packets"], packets, "{engine}");
+        proxy.stop();
     }
 }
