@@ -109,8 +109,7 @@ impl Traffic {
 
     /// One message of `bytes`.
     pub fn packet(&self, bytes: usize) {
-        self.bytes.add(bytes as u64);
-        self.packets.add(1);
+        self.datagrams(bytes, None);
     }
 }
 

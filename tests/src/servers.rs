@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{SockRef, Socket};
 
 use crate::lab::Host;
@@ -183,9 +184,17 @@ impl UdpServer {
     /// When the address is taken or not the host's.
     #[must_use]
     pub fn start(host: &Host, at: SocketAddr, reply: Arc<Reply>) -> Self {
+        Self::with(host.udp(at), reply)
+    }
+
+    /// Serves a socket made elsewhere.
+    ///
+    /// # Panics
+    /// When the socket has no address.
+    #[must_use]
+    pub fn with(socket: UdpSocket, reply: Arc<Reply>) -> Self {
         /// How long a server may go on after its end.
         const TURN: Duration = Duration::from_millis(50);
-        let socket = host.udp(at);
         let addr = socket.local_addr().expect("a bound socket has an address");
         socket.set_read_timeout(Some(TURN)).expect("a time-out can be set");
         let (seen, over) = (Arc::<Mutex<Vec<Datagram>>>::default(), Arc::new(AtomicBool::new(false)));
@@ -222,6 +231,15 @@ impl UdpServer {
     pub fn wait_for(&self, count: usize) -> Vec<Datagram> {
         wait::until(&format!("{count} datagrams"), || self.seen().len() >= count);
         self.seen()
+    }
+
+    /// From now on has the kernel cut what it sends into datagrams of `size` bytes.
+    ///
+    /// # Panics
+    /// When the kernel can't.
+    pub fn send_in_batches(&self, size: usize) {
+        let size = i32::try_from(size).expect("the size of a datagram");
+        setsockopt(&self.socket, sockopt::UdpGsoSegment, &size).expect("Linux can since 4.18");
     }
 
     /// Sends a datagram without being asked.

@@ -78,8 +78,16 @@ pub fn check_pattern(stream: &mut TcpStream, seed: usize, total: usize) {
     }
 }
 
-/// The longest run of the pattern that starts `done` bytes behind `seed`.
-fn piece(seed: usize, done: usize, total: usize) -> &'static [u8] {
+/// The first `size` bytes of the pattern that starts at `seed`.
+#[must_use]
+pub fn pattern(seed: usize, size: usize) -> Vec<u8> {
+    let first = piece(seed, 0, size);
+    [first, piece(seed, first.len(), size)].concat()
+}
+
+/// The longest run of the pattern that starts at `seed`, after the first `done` of its `total` bytes.
+#[must_use]
+pub fn piece(seed: usize, done: usize, total: usize) -> &'static [u8] {
     static PATTERN: OnceLock<Vec<u8>> = OnceLock::new();
     let pattern = PATTERN.get_or_init(|| {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -92,5 +100,5 @@ fn piece(seed: usize, done: usize, total: usize) -> &'static [u8] {
         std::iter::repeat_with(next).take(PERIOD).collect()
     });
     let start = (seed + done) % PERIOD;
-    &pattern[start..PERIOD.min(start + total - done)]
+    &pattern[start..PERIOD.min(start.saturating_add(total - done))]
 }

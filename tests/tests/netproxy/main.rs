@@ -1,5 +1,6 @@
 //! What netproxy does beyond docker-proxy's contract, and how it bears abuse, as black-box tests.
 
+mod abuse;
 mod drain;
 mod engine;
 mod flows;

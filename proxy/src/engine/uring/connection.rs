@@ -325,6 +325,10 @@ impl Connection {
         } else if !half.stopping && (half.backlog() >= ENOUGH || half.has_pipe()) {
             half.stopping = true;
             cx.ring.cancel(token, Token::Nothing.encode());
+            if self.phase == Phase::Dialling {
+                // It may yet reset, and until the backend answers nobody reads it.
+                self.watch(direction, cx);
+            }
         }
     }
 
@@ -393,15 +397,20 @@ impl Connection {
         }
     }
 
-    fn watch_result(&mut self, finished: Direction, completion: Completion, cx: &mut Context<'_>) {
-        if self.phase != Phase::Relaying {
-            return;
+    fn watch_result(&mut self, watched: Direction, completion: Completion, cx: &mut Context<'_>) {
+        let unread = match self.phase {
+            Phase::Dialling => true,
+            Phase::Relaying => self.ends.half_closed() == Some(watched),
+            Phase::Greeting | Phase::Over => false,
+        };
+        if !unread {
+            return; // reading tells
         }
         let broke = completion.outcome().is_ok_and(|events| events & BROKEN != 0);
         if broke {
-            self.finish(Finish::Reset, cx);
+            self.source_broke(watched, &io::ErrorKind::ConnectionReset.into(), cx);
         } else if !completion.more() {
-            self.watch(finished, cx);
+            self.watch(watched, cx);
         }
     }
 
