@@ -4,8 +4,8 @@
 //! - A reset seen while reading ends everything at once: both sides are reset, so that a cut transfer never looks
 //!   complete.
 //! - A failed write ends that direction only. The receiver that no longer listens may have answered before it left (a
-//!   server that refuses an upload half-way), so the opposite direction is read to its end; then that receiver is reset,
-//!   and its answer closed like any other: a reset would throw away what of it is still on its way.
+//!   server that refuses an upload half-way), so the opposite direction is read to its end; then both are reset. Only a
+//!   receiver that had ended its answer before it broke is reset alone, and its answer closed like any other.
 
 /// One of the two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,15 @@ pub enum Direction {
     Down,
 }
 
+impl Direction {
+    fn opposite(self) -> Self {
+        match self {
+            Self::Up => Self::Down,
+            Self::Down => Self::Up,
+        }
+    }
+}
+
 /// How to close both sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
@@ -23,7 +32,7 @@ pub enum Finish {
     Close,
     /// Something broke: reset both sides.
     Reset,
-    /// The receiver of this direction broke, and what it had said was delivered: reset it, close the other side.
+    /// The receiver of this direction broke after all it had to say was delivered: reset it, close the other side.
     ResetReceiver(Direction),
 }
 
@@ -54,6 +63,9 @@ enum State {
 pub struct Ends {
     up: State,
     down: State,
+    /// The receiver that broke had ended its own stream before. One that breaks first looks as if it ended, too: the
+    /// kernel tells of a reset once.
+    answered: bool,
 }
 
 impl Ends {
@@ -70,6 +82,7 @@ impl Ends {
 
     /// The receiver refused to take more.
     pub fn receiver_broke(&mut self, direction: Direction) {
+        self.answered = *self.peek(direction.opposite()) == State::Done;
         *self.at(direction) = State::Broken;
     }
 
@@ -79,9 +92,9 @@ impl Ends {
         match (self.up, self.down) {
             (State::Open, _) | (_, State::Open) => None,
             (State::Done, State::Done) => Some(Finish::Close),
-            (State::Broken, State::Broken) => Some(Finish::Reset),
-            (State::Broken, State::Done) => Some(Finish::ResetReceiver(Direction::Up)),
-            (State::Done, State::Broken) => Some(Finish::ResetReceiver(Direction::Down)),
+            (State::Broken, State::Done) if self.answered => Some(Finish::ResetReceiver(Direction::Up)),
+            (State::Done, State::Broken) if self.answered => Some(Finish::ResetReceiver(Direction::Down)),
+            (State::Broken, _) | (_, State::Broken) => Some(Finish::Reset),
         }
     }
 
@@ -137,6 +150,16 @@ mod tests {
             assert!(ends.is_open(other));
             assert_eq!(ends.finish(), None);
             ends.delivered(other);
+            assert_eq!(ends.finish(), Some(Finish::Reset));
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_had_answered_before_it_left_is_reset_alone() {
+        for (broken, other) in [(Up, Down), (Down, Up)] {
+            let mut ends = Ends::default();
+            ends.delivered(other);
+            ends.receiver_broke(broken);
             let finish = ends.finish().unwrap();
             assert_eq!(finish, Finish::ResetReceiver(broken));
             assert!(finish.resets_receiver(broken) && !finish.resets_receiver(other));
