@@ -60,7 +60,8 @@ pub fn release_network(
 ) -> Result<(), IpamError> {
     let mut first_failure = Ok(());
     for ip in addresses {
-        first_failure = first_failure.and(ipam.release_address(pool, ip));
+        let released = ipam.release_address(pool, ip);
+        first_failure = first_failure.and(released);
     }
     let released = ipam.release_pool(pool);
     first_failure.and(released)
