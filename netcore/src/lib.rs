@@ -1,5 +1,6 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
+//! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //!
 //! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
@@ -8,4 +9,5 @@
 #![deny(unsafe_code)]
 
 mod kernel;
+pub mod model;
 pub mod publish;
