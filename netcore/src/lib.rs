@@ -2,6 +2,7 @@
 //!
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
+//! * [`store`]: the facts on disk.
 //!
 //! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
 //! are touched only where a module's head says so. Nothing here needs an async runtime.
@@ -11,3 +12,4 @@
 mod kernel;
 pub mod model;
 pub mod publish;
+pub mod store;
