@@ -16,7 +16,6 @@ const APPLICATION_ID: i64 = 0x504d_4150;
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 /// The version those lead to.
 const VERSION: i64 = 1;
-const _: () = assert!(MIGRATIONS.len() == VERSION as usize);
 /// Time between attempts at what SQLite doesn't wait for by itself.
 const RETRY: Duration = Duration::from_millis(10);
 
@@ -110,4 +109,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
     tx.pragma_update(None, "user_version", VERSION).map_err(sqlite)?;
     tx.commit().map_err(sqlite)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_number_of_steps() {
+        assert_eq!(usize::try_from(super::VERSION), Ok(super::MIGRATIONS.len()));
+    }
 }

@@ -11,6 +11,8 @@ use super::*;
 use crate::model::{Lease, Network, SandboxState};
 use fixtures::{Lab, endpoint, network, sandbox};
 
+type Operation = Box<dyn FnOnce(&WriteTx<'_>) -> Result<(), StoreError> + Send>;
+
 #[test]
 fn every_type_comes_back_as_it_was_and_survives_a_restart() {
     let lab = Lab::new();
@@ -113,9 +115,7 @@ fn uniqueness_is_told_in_dockers_words() {
             tx.insert_lease(&l)
         })
         .unwrap();
-    let refused = |operation: Box<dyn FnOnce(&WriteTx<'_>) -> Result<(), StoreError> + Send>| {
-        store.write(operation).unwrap_err().to_string()
-    };
+    let refused = |operation: Operation| store.write(operation).unwrap_err().to_string();
     let twin = network(9, "net");
     assert_eq!(refused(Box::new(move |tx| tx.insert_network(&twin))), "network with name net already exists");
     let twin = network(1, "other");
@@ -149,7 +149,8 @@ fn uniqueness_is_told_in_dockers_words() {
     assert!(refused(Box::new(move |tx| tx.delete_sandbox(id))).contains("still referred to"));
     let stray = endpoint(8, &network(7, "gone"), &sandbox(6, "gone"));
     assert!(refused(Box::new(move |tx| tx.insert_endpoint(&stray))).contains("doesn't exist"));
-    for gone in [network(7, "gone")] {
+    {
+        let gone = network(7, "gone");
         let want = format!("network {} not found", gone.id);
         let (a, b) = (gone.clone(), gone.id);
         assert_eq!(refused(Box::new(move |tx| tx.update_network(&a))), want);

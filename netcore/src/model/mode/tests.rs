@@ -9,6 +9,9 @@ const SHARED: &str = "container sharing network namespace with another container
 const PRIVATE: &str =
     "container cannot be connected to multiple networks with one of the networks in private (none) mode";
 
+/// Mode of the sandbox, its networks, the network to connect, what comes of it.
+type Connection<'a> = (&'a str, &'a [&'a str], &'a str, Result<(), &'a str>);
+
 fn mode(text: &str) -> NetworkMode {
     text.parse().unwrap()
 }
@@ -138,7 +141,7 @@ fn several_networks() {
 #[test]
 fn connect_and_disconnect() {
     let to_host = "cannot connect container to host network - container must be created in host network mode";
-    let cases: &[(&str, &[&str], &str, Result<(), &str>)] = &[
+    let cases: &[Connection<'_>] = &[
         ("bridge", &["bridge"], "net", Ok(())),
         ("net", &["net", "other"], "bridge", Ok(())),
         ("net", &[], "none", Ok(())),
