@@ -1,7 +1,9 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
+//! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
+//! * [`store`]: the facts on disk.
 //!
 //! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
 //! are touched only where a module's head says so. Nothing here needs an async runtime.
@@ -10,4 +12,6 @@
 
 pub mod ipam;
 mod kernel;
+pub mod model;
 pub mod publish;
+pub mod store;
