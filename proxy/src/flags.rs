@@ -185,7 +185,7 @@ const FLAGS: &[Flag] = &[
         name: "listen-fds",
         value: "N",
         help: "with -use-listen-fd: serve N sockets, on descriptors 4 and up, each for the port it is bound to",
-        own: true,
+        own: false,
         set: |raw, v| golang::count(v).map(|n| raw.listen_fds = Some(n)),
     },
     Flag {

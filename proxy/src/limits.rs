@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::sys;
+
 /// Descriptors for everything but traffic: stdio, runtime, signals, control, log, and a few we were born with.
 const OWN: u64 = 24;
 /// Descriptors per thread: its runtime's, and its idle pipes.
@@ -26,6 +28,11 @@ pub fn raise_open_files() {
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// Keeps memory small: one heap for all threads. Call it before there are any.
+pub fn share_the_heap() {
+    sys::one_heap();
 }
 
 /// Refuses to serve with too few descriptors to serve anybody.

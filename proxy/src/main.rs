@@ -64,6 +64,7 @@ fn serve_and_report(serve: Serve, mut status: Option<Status>) -> ExitCode {
 }
 
 fn prepare(mut serve: Serve) -> anyhow::Result<(Job, Engine)> {
+    limits::share_the_heap();
     limits::raise_open_files();
     // Whoever started us may have had reasons to block them; without them we couldn't be stopped.
     let _ = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect::<SigSet>().thread_unblock();

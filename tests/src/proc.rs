@@ -113,6 +113,17 @@ impl Proc {
         listing.expect("the process lives").count()
     }
 
+    /// How many of them are ends of pipes.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn pipe_ends(&self) -> usize {
+        let listing = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the process lives");
+        let links = listing.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("pipe:")).count()
+    }
+
     /// How many threads it has.
     ///
     /// # Panics

@@ -25,7 +25,7 @@ pub enum Verdict {
     Demote,
 }
 
-/// One direction's history: 16 bytes per direction, whatever happens.
+/// One direction's history: three words, whatever happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bulk {
     large_run: usize,

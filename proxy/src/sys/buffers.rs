@@ -122,8 +122,8 @@ impl BufferRing {
         let slot = usize::from(self.tail & (self.layout.count - 1));
         let offset = usize::from(buffer) * self.layout.size as usize;
         // SAFETY: `slot` is below the queue's length, and the mapping is large enough for that many entries, aligned
-        // to a page. The kernel reads an entry only between the tail that announces it and its use, and this one is
-        // not announced yet.
+        // to a page. The kernel reads an entry, and writes it where it consumes buffers incrementally, only between
+        // the tail that announces it and its last use; this one is not announced yet.
         let entry = unsafe { &mut *self.queue.as_ptr().add(slot) };
         entry.set_addr(self.data.as_ptr() as u64 + offset as u64);
         entry.set_len(self.layout.size);

@@ -1,5 +1,5 @@
-//! The few calls without a safe form in `nix` or `socket2`, one `unsafe` block each.
-#![allow(unsafe_code, reason = "the crate's only room for it: each block wraps one call")]
+//! The few calls without a safe form in `nix` or `socket2`, each wrapped in a safe function.
+#![allow(unsafe_code, reason = "the crate's only room for it")]
 
 use std::io;
 use std::net::UdpSocket;
@@ -46,6 +46,13 @@ pub(crate) fn handed_over(result: i32) -> Option<OwnedFd> {
     // SAFETY: a completed accept makes a descriptor that nobody else knows of, and a hand-over gives up its sender's
     // claim to one; by this function's rule it is claimed once.
     (result >= 0).then(|| unsafe { OwnedFd::from_raw_fd(result) })
+}
+
+/// Lets all threads allocate from one heap. glibc gives each thread an arena of its own otherwise, which keeps what it
+/// once took; our threads hardly ever allocate at the same time.
+pub(crate) fn one_heap() {
+    // SAFETY: mallopt takes two numbers and changes the allocator's own settings alone; no other thread runs yet.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
 }
 
 /// Types that own one descriptor from their making to their drop and never exchange it.

@@ -1,10 +1,10 @@
 //! An io_uring of one thread: operations in, completions out, and whatever memory the kernel needs in between.
 //!
-//! Safe to use because no operation names memory of the caller's: data is received into buffers that the ring owns,
-//! and addresses are copied by the kernel when an operation is submitted (`IORING_FEAT_SUBMIT_STABLE`) and kept until
-//! then. A descriptor must stay open until the operation
-//! on it has been submitted; the caller keeps it open until the completion, since a number closed too early could
-//! already mean another socket.
+//! Safe to use because no operation names memory of the caller's: data is received into buffers that the ring owns, as
+//! it does the one message header; addresses are copied by the kernel when an operation is submitted
+//! (`IORING_FEAT_SUBMIT_STABLE`) and kept until then. A descriptor must stay open until the operation on it has been
+//! submitted; the caller keeps it open until the completion, since a number closed too early could already mean another
+//! socket.
 //!
 //! Task work is deferred to [`Ring::enter`]: between two calls nothing happens behind our back.
 
@@ -287,17 +287,21 @@ impl Ring {
         }));
     }
 
+    /// # Panics
+    /// When the kernel takes no operations any more: nothing could be served then, and a proxy that ends is replaced.
     fn push(&mut self, entry: Entry, token: u64) {
         let entry = entry.user_data(token);
         loop {
-            // SAFETY: by this type's construction an entry names no memory but the ring's own buffers, which outlive it,
-            // and addresses kept until the kernel has copied them.
+            // SAFETY: by this type's construction an entry names no memory but what the ring owns and what outlives it
+            // (its buffers, the message header), and addresses kept until the kernel has copied them.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }
             // Full: the kernel takes what is there. If it can't because completions pile up, they are taken first.
-            if self.uring.submit().is_err() {
-                self.make_room();
+            match self.uring.submit() {
+                Ok(_) => {}
+                Err(error) if is_passing(&error) => self.make_room(),
+                Err(error) => panic!("io_uring takes no operations any more: {error}"),
             }
         }
     }

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use e2e::lab::{Host, v4};
 use e2e::need;
 use e2e::proxy::{Running, Start};
 use e2e::servers::{self, Ending, TcpServer, UdpServer};
-use e2e::traffic::{PAYLOAD, ask, ask_udp};
+use e2e::traffic::{PAYLOAD, ask, ask_udp, check_pattern, send_pattern};
 use e2e::wait;
 use serde_json::Value;
 
@@ -200,4 +201,32 @@ fn memory_that_somebody_else_took_meanwhile_turns_no_client_away() {
     late.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(servers::read_to_ending(&mut late), (Vec::new(), Ending::Closed));
     proxy.stop();
+}
+
+#[test]
+fn more_streams_than_pipes_cross_unharmed() {
+    // A user without rights has 16,384 pages of pipes (pipe-user-pages-soft): 64 pipes of full size. Who comes later
+    // gets small ones or none.
+    const STREAMS: usize = 90;
+    const BYTES: usize = 3 << 20;
+    let Some(host) = Host::new("host") else { return };
+    let backend = TcpServer::start(&host, v4(0), |mut stream| {
+        check_pattern(&mut stream, 0, BYTES);
+        stream.write_all(b"half").unwrap();
+        check_pattern(&mut stream, 3, BYTES);
+        stream.write_all(b"done").unwrap();
+    });
+    let user = User::new();
+    let proxy = tcp(v4(FRONT), backend.addr).through(user.words()).serve(&host);
+    let mut clients: Vec<TcpStream> = (0..STREAMS).map(|_| host.connect(v4(FRONT)).unwrap()).collect();
+    for (seed, word) in [(0, b"half"), (3, b"done")] {
+        // Each keeps its pipe while the others get theirs.
+        for client in &mut clients {
+            send_pattern(client, seed, BYTES);
+            let mut said = [0; 4];
+            client.read_exact(&mut said).unwrap();
+            assert_eq!(&said, word);
+        }
+    }
+    assert_eq!(counters(&proxy)["to_backend"]["bytes"], 2 * STREAMS * BYTES);
 }

@@ -309,3 +309,47 @@ fn a_receiver_that_takes_little_at_a_time_costs_no_memory() {
     let grown = proxy.resident().saturating_sub(before.unwrap());
     assert!(grown < 4 << 20, "{grown} bytes more for {} bytes relayed", BYTES - BYTES / 4);
 }
+
+#[test]
+fn bulk_goes_through_pipes_and_messages_do_not() {
+    let Some(host) = Host::new("host") else { return };
+    let backend = TcpServer::start(&host, v4(0), servers::echo);
+    let proxy = tcp(v4(FRONT), backend.addr).serve(&host);
+    let before = proxy.pipe_ends();
+    let mut client = host.connect(v4(FRONT)).unwrap();
+    for _ in 0..1000 {
+        assert_eq!(ask(&mut client, PAYLOAD), PAYLOAD);
+    }
+    assert_eq!(proxy.pipe_ends(), before, "messages are copied");
+    let mut writing = client.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || send_pattern(&mut writing, 0, 16 << 20));
+        check_pattern(&mut client, 0, 16 << 20);
+    });
+    let pipes = proxy.pipe_ends() - before;
+    assert!((2..=4).contains(&pipes), "a pipe has two ends, and there are two directions: {pipes}");
+}
+
+#[test]
+fn threads_come_with_load_and_not_before() {
+    let Some(host) = Host::new("host") else { return };
+    let backend = TcpServer::start(&host, v4(0), servers::echo);
+    let several = tcp(v4(FRONT), backend.addr).words(["--threads", "3"]).serve(&host);
+    let single = tcp(v4(FRONT + 1), backend.addr).words(["--threads", "1"]).serve(&host);
+    assert_eq!((several.threads(), single.threads()), (1, 1), "nobody is there yet");
+    let connect = |count: usize, port: u16| -> Vec<TcpStream> {
+        let client = |_| {
+            let mut client = host.connect(v4(port)).unwrap();
+            assert_eq!(ask(&mut client, PAYLOAD), PAYLOAD);
+            client
+        };
+        (0..count).map(client).collect()
+    };
+    let mut few = connect(3, FRONT);
+    assert_eq!(several.threads(), 1, "three connections are no load");
+    let (mut many, mut one) = (connect(40, FRONT), connect(40, FRONT + 1));
+    assert_eq!((several.threads(), single.threads()), (3, 1));
+    for client in few.iter_mut().chain(&mut many).chain(&mut one) {
+        assert_eq!(ask(client, PAYLOAD), PAYLOAD);
+    }
+}

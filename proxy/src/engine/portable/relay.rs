@@ -342,7 +342,13 @@ fn fill(cx: &mut Context<'_>, from: &TcpStream, pipe: &mut Pipe) -> Poll<io::Res
         ready!(from.poll_read_ready(cx))?;
         let filled = from.try_io(Interest::READABLE, || match pipe.fill(from.as_fd()) {
             // More may have come just now; twice in a row it is an urgent byte.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && has_data(from) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if has_data(from)? {
+                    Ok(None)
+                } else {
+                    Err(error)
+                }
+            }
             result => result.map(Some),
         });
         match filled {
@@ -355,8 +361,12 @@ fn fill(cx: &mut Context<'_>, from: &TcpStream, pipe: &mut Pipe) -> Poll<io::Res
     }
 }
 
-/// Whether a read would bring something.
-fn has_data(socket: &TcpStream) -> bool {
+/// Whether a read would bring something. A reset is told once, here as well: to lose it would make an end of it.
+fn has_data(socket: &TcpStream) -> io::Result<bool> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-    recv(socket.as_raw_fd(), &mut [0], flags).is_ok_and(|n| n > 0)
+    match recv(socket.as_raw_fd(), &mut [0], flags) {
+        Ok(n) => Ok(n > 0),
+        Err(nix::errno::Errno::EAGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }

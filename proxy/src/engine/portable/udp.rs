@@ -1,7 +1,9 @@
 //! UDP: a task per listening socket, a task per flow for its replies, and one that ends idle flows.
 //!
 //! Everything runs on the main thread; the table's lock is never contended and never held across a wait. Datagrams are
-//! sent with plain non-blocking calls: what a full buffer doesn't take is dropped and counted, as a network would.
+//! sent with plain non-blocking calls: what a full buffer doesn't take is dropped and counted, as a network would. One
+//! call receives or sends one datagram: batches are the other engine's, but those that an earlier holder of the socket
+//! asked for are understood.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};

@@ -21,7 +21,7 @@ use crate::sys::ring::{Completion, Ring, Wait};
 pub(super) const SOCKETS: u32 = 2;
 /// Operations between two calls of the kernel. More are taken in several goes.
 pub(super) const ENTRIES: u32 = 128;
-/// What connections are received into: 256 KiB, of which an idle thread has none.
+/// What connections are received into: 256 KiB, of which no page is memory before something was received into it.
 const BUFFERS: Layout = Layout { count: 8, size: 32 * 1024, incremental: true };
 /// The same where the kernel gives a whole buffer to each message.
 const WHOLE_BUFFERS: Layout = Layout { count: 64, size: 4096, incremental: false };

@@ -3,7 +3,7 @@
 //! Everything happens on the main thread. Datagrams arrive in the ring's buffers, up to a ring full at a time, and are
 //! sent on from there: nothing is copied or allocated for one. What a full socket doesn't take is dropped and counted,
 //! as a network would. Datagrams of one size that come in a row are sent on with one call ([`super::run`]), and so are
-//! batches that the kernel hands us as such (GRO).
+//! batches that the kernel hands us as such (GRO), which is asked for on sockets of our own alone.
 
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, UdpSocket};
