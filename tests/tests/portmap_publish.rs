@@ -55,6 +55,13 @@ fn udp_echo(address: (IpAddr, u16)) {
     });
 }
 
+/// Kills a proxy and waits for its end: a ring may still accept while its process dies, and what it accepted dies too.
+fn kill_proxy(pid: i32) {
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    let stat = format!("/proc/{pid}/stat");
+    wait::until("end of the proxy", || fs::read_to_string(&stat).map_or(true, |line| line.contains(") Z ")));
+}
+
 /// What the backend behind `address` calls itself, after it has echoed a word.
 fn ask_tcp(address: impl Into<SocketAddr>) -> String {
     converse(TcpStream::connect(address.into()).unwrap())
@@ -299,7 +306,7 @@ fn a_killed_proxy_is_replaced_and_who_waits_is_served() {
         // Stopped, it accepts nobody: this client is in the backlog when it dies.
         kill(Pid::from_raw(proxy), Signal::SIGSTOP).unwrap();
         let waiting = TcpStream::connect((V4, 8080)).unwrap();
-        kill(Pid::from_raw(proxy), Signal::SIGKILL).unwrap();
+        kill_proxy(proxy);
         assert_eq!(converse(waiting), "web");
         wait::until("line about it", || portmap.process.stderr().contains("now serves"));
         let log = portmap.process.stderr();
@@ -324,7 +331,7 @@ fn a_killed_proxy_is_replaced_where_ends_of_children_are_ignored() {
             "127.0.0.1",
         ]);
         let mut portmap = Portmap::start_command(1, command);
-        kill(Pid::from_raw(portmap.rows[0].proxy), Signal::SIGKILL).unwrap();
+        kill_proxy(portmap.rows[0].proxy);
         assert_eq!(ask_tcp((V4, 8080)), "web");
         portmap.process.signal(Signal::SIGINT);
         assert_eq!(portmap.process.code(), 0);
