@@ -1,5 +1,6 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
+//! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //!
 //! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
@@ -7,5 +8,6 @@
 
 #![deny(unsafe_code)]
 
+pub mod firewall;
 mod kernel;
 pub mod publish;
