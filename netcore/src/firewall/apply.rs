@@ -185,7 +185,7 @@ impl<T: Tools> Firewall<T> {
 
     fn remove_iptables(&mut self, was: &Facts, family: Family) -> Result<(), ToolError> {
         let present = self.present(family)?;
-        self.restore(family, &iptables::remove(was, &present))
+        self.restore(family, &iptables::remove(was, family, &present))
     }
 
     /// After a change of backend. That one's tools may well be gone, and then so may its rules: no error.

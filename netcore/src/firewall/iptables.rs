@@ -94,7 +94,7 @@ fn is_ours(name: &str) -> bool {
 /// The input after which the rules of one family are what `facts` ask for, whatever `present` is.
 pub fn replace(facts: &Facts, family: Family, present: &Present) -> String {
     if facts.is_empty() {
-        return remove(facts, present);
+        return remove(facts, family, present);
     }
     let mut text = String::new();
     for (table, builtin, targets) in PLACES {
@@ -128,10 +128,9 @@ pub fn replace(facts: &Facts, family: Family, present: &Present) -> String {
 ///
 /// `PORTMAP-USER` stays if it has rules. A policy that `facts` (those last applied) made `DROP` becomes `ACCEPT` again:
 /// forwarding should be off by then.
-pub fn remove(facts: &Facts, present: &Present) -> String {
+pub fn remove(facts: &Facts, family: Family, present: &Present) -> String {
     let mut text = String::new();
-    let policy_was_ours =
-        [Family::V4, Family::V6].iter().any(|family| facts.foreign(*family) == Foreign::Drop);
+    let policy_was_ours = facts.foreign(family) == Foreign::Drop;
     for (table, _, _) in PLACES.iter().rev() {
         let Some(old) = present.tables.get(*table) else { continue };
         let opens = *table == "filter" && policy_was_ours && old.forward_drops;

@@ -20,8 +20,7 @@ const REMOVE: &str = "add table inet portmap\ndelete table inet portmap\n";
 ///
 /// At -150 connections are tracked, but no address is translated yet: so answers pass (also those to networks without
 /// masquerading), and packets for a published port still carry the host's address.
-const GUARD: &str = "\
-	chain guard {
+const GUARD: &str = "	chain guard {
 		type filter hook prerouting priority -150; policy accept;
 		ct state established,related accept
 		ip daddr @subnets4 iifname . ip daddr != @home4 fib daddr type != local counter drop comment \"direct access\"
@@ -31,8 +30,7 @@ const GUARD: &str = "\
 
 /// In this order: a verdict on the same network's traffic; no way around the fence of an internal network, not even for
 /// connections older than it; answers; nothing else enters; the rest may leave.
-const FORWARD: &str = "\
-	chain forward {
+const FORWARD: &str = "	chain forward {
 		type filter hook forward priority 0; policy accept;
 		iifname . oifname vmap @inside
 		iifname @internal counter drop comment \"internal network: egress\"
@@ -43,8 +41,7 @@ const FORWARD: &str = "\
 ";
 
 /// Nobody outside knows the way to a container's address. What stays on its bridge keeps it.
-const POSTROUTING: &str = "\
-	chain postrouting {
+const POSTROUTING: &str = "	chain postrouting {
 		type nat hook postrouting priority 100; policy accept;
 		ip saddr @masquerade4 oifname . ip saddr != @home4 counter masquerade
 		ip6 saddr @masquerade6 oifname . ip6 saddr != @home6 counter masquerade
