@@ -111,15 +111,19 @@ impl<T: Tools> Firewall<T> {
     /// As for [`Self::apply`].
     pub fn remove(&mut self) -> Result<(), ToolError> {
         let Some(backend) = self.backend()? else { return Ok(()) };
-        let was = self.applied.take().unwrap_or_default();
+        let was = self.applied.clone().unwrap_or_default();
         match backend {
-            Backend::Nftables => self.nft(&nftables::remove()),
+            Backend::Nftables => self.nft(&nftables::remove())?,
             Backend::Iptables => {
                 self.remove_iptables(&was, Family::V4)?;
                 let result = self.remove_iptables(&was, Family::V6);
-                if was.needs(Family::V6) { result } else { Ok(()) }
+                if was.needs(Family::V6) {
+                    result?;
+                }
             }
         }
+        self.applied = None;
+        Ok(())
     }
 
     /// Forgets what was loaded, so that the next [`Self::apply`] replaces everything: for when somebody else has been at
@@ -172,15 +176,16 @@ impl<T: Tools> Firewall<T> {
         if self.applied.as_ref() == Some(facts) {
             return Ok(());
         }
-        self.replace_iptables(facts, Family::V4)?;
-        let result = self.replace_iptables(facts, Family::V6);
+        let was = self.applied.clone().unwrap_or_default();
+        self.replace_iptables(&was, facts, Family::V4)?;
+        let result = self.replace_iptables(&was, facts, Family::V6);
         // A host without IPv6 needs no rules for it.
-        if facts.needs(Family::V6) { result } else { Ok(()) }
+        if facts.needs(Family::V6) || was.needs(Family::V6) { result } else { Ok(()) }
     }
 
-    fn replace_iptables(&mut self, facts: &Facts, family: Family) -> Result<(), ToolError> {
+    fn replace_iptables(&mut self, was: &Facts, facts: &Facts, family: Family) -> Result<(), ToolError> {
         let present = self.present(family)?;
-        self.restore(family, &iptables::replace(facts, family, &present))
+        self.restore(family, &iptables::replace(was, facts, family, &present))
     }
 
     fn remove_iptables(&mut self, was: &Facts, family: Family) -> Result<(), ToolError> {

@@ -49,6 +49,9 @@ impl Present {
                 lengths.clear();
                 continue;
             }
+            if line.starts_with('#') || line == "COMMIT" {
+                continue;
+            }
             let table = tables.entry(name.clone()).or_default();
             if let Some(chain) = line.strip_prefix(':') {
                 let chain_name = chain.split(' ').next().unwrap_or_default();
@@ -61,7 +64,7 @@ impl Present {
                 let place = lengths.entry(chain).or_insert(0);
                 *place += 1;
                 table.user_has_rules |= chain == USER;
-                let to_ours = rule.split_once(" -j ").is_some_and(|(_, target)| is_ours(target));
+                let to_ours = rule.rsplit_once(" -j ").is_some_and(|(_, target)| is_ours(target));
                 if !is_ours(chain) && to_ours {
                     table.jumps.push((*place, rule.to_owned()));
                 }
@@ -84,6 +87,13 @@ impl Present {
     }
 }
 
+impl Table {
+    /// Whether the policy `DROP` is ours. Where no chain is ours, it never was.
+    fn was_closed_by(&self, facts: &Facts, family: Family) -> bool {
+        facts.foreign(family) == Foreign::Drop && self.forward_drops && !self.jumps.is_empty()
+    }
+}
+
 /// A chain's name is at most 28 bytes of what needs no quoting; anything else can't be ours.
 fn is_ours(name: &str) -> bool {
     name.starts_with(OURS)
@@ -92,9 +102,11 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// The input after which the rules of one family are what `facts` ask for, whatever `present` is.
-pub fn replace(facts: &Facts, family: Family, present: &Present) -> String {
+///
+/// `was` are the facts applied before, or the default: only a policy that they closed is opened again.
+pub fn replace(was: &Facts, facts: &Facts, family: Family, present: &Present) -> String {
     if facts.is_empty() {
-        return remove(facts, family, present);
+        return remove(was, family, present);
     }
     let mut text = String::new();
     for (table, builtin, targets) in PLACES {
@@ -104,6 +116,8 @@ pub fn replace(facts: &Facts, family: Family, present: &Present) -> String {
         if builtin == "FORWARD" && facts.foreign(family) == Foreign::Drop {
             // A policy rather than a rule: whoever wants this host to route more can add his own rules.
             text.push_str(":FORWARD DROP [0:0]\n");
+        } else if builtin == "FORWARD" && old.was_closed_by(was, family) {
+            text.push_str(":FORWARD ACCEPT [0:0]\n");
         }
         for chain in targets {
             // Declaring a chain empties it.
@@ -130,15 +144,13 @@ pub fn replace(facts: &Facts, family: Family, present: &Present) -> String {
 /// forwarding should be off by then.
 pub fn remove(facts: &Facts, family: Family, present: &Present) -> String {
     let mut text = String::new();
-    let policy_was_ours = facts.foreign(family) == Foreign::Drop;
     for (table, _, _) in PLACES.iter().rev() {
         let Some(old) = present.tables.get(*table) else { continue };
-        let opens = *table == "filter" && policy_was_ours && old.forward_drops;
-        if old.jumps.is_empty() && old.chains.is_empty() && !opens {
+        if old.jumps.is_empty() && old.chains.is_empty() {
             continue;
         }
         let _ = writeln!(text, "*{table}");
-        if opens {
+        if *table == "filter" && old.was_closed_by(facts, family) {
             text.push_str(":FORWARD ACCEPT [0:0]\n");
         }
         for (_, jump) in &old.jumps {
