@@ -320,8 +320,11 @@ fn tools_that_fail_are_named_with_their_words() {
     assert_eq!(sh("exit 3"), Err("sh failed: exit status: 3".to_owned()));
     let missing = run("portmap-no-such-tool", &[], "", limit);
     assert!(matches!(missing, Err(ToolError::NotFound { program: "portmap-no-such-tool" })));
-    let slow = run("sleep", &["60"], "", Duration::from_millis(50)).unwrap_err();
-    assert_eq!(slow.to_string(), "sleep gave no answer within 50ms");
+    // The second has nothing more to say, but doesn't leave; the third leaves, but its output isn't at an end.
+    for script in ["exec sleep 60", "exec sleep 60 >&- 2>&-", "sleep 2 & exit 0"] {
+        let slow = run("sh", &["-c", script], "", Duration::from_millis(50)).unwrap_err();
+        assert_eq!(slow.to_string(), "sh gave no answer within 50ms");
+    }
 }
 
 #[test]

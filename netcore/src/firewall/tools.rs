@@ -4,10 +4,10 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Longer than `iptables -w 5` waits for the lock of somebody else, and than any rule set takes to load.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -83,6 +83,7 @@ pub(super) fn run(
     };
     let mut path = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/bin:/bin"));
     path.push(SYSTEM_PATH);
+    let deadline = Instant::now() + limit;
     let mut child = Command::new(program)
         .args(arguments)
         .env("PATH", path)
@@ -102,26 +103,42 @@ pub(super) fn run(
     thread::spawn(move || complaints.send((true, read_all(stderr))));
     thread::spawn(move || said.send((false, read_all(stdout))));
     let (mut out, mut err) = (String::new(), String::new());
-    let deadline = std::time::Instant::now() + limit;
+    let mut complete = true;
     for _ in 0..2 {
-        match answers.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+        match answers.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok((true, text)) => err = text,
             Ok((false, text)) => out = text,
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(ToolError::TimedOut { program, limit });
+                complete = false;
+                break;
             }
         }
     }
-    let status = child.wait().map_err(failed)?;
+    // Half an output is none, even of a child that succeeded.
+    let status = if complete { ended(&mut child, deadline).map_err(failed)? } else { None };
+    let Some(status) = status else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(ToolError::TimedOut { program, limit });
+    };
     if status.success() {
         return Ok(out);
     }
     let words = err.trim();
     let stderr = if words.is_empty() { status.to_string() } else { words.to_owned() };
     Err(ToolError::Refused { program, stderr })
+}
+
+/// How a child ended, if it did by then. Its output is at an end already, so it rarely has to be asked twice.
+fn ended(child: &mut Child, deadline: Instant) -> io::Result<Option<ExitStatus>> {
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn read_all(pipe: Option<impl Read>) -> String {
