@@ -15,6 +15,7 @@ needs=(
     ip:iproute2
     busybox:busybox-static
     iptables:iptables
+    nft:nftables
     dockerd:docker.io
     docker:docker.io
     haproxy:haproxy
@@ -24,7 +25,6 @@ bench_needs=(
     haproxy:haproxy
     nginx:nginx
     socat:socat
-    nft:nftables
 )
 
 say() { echo "setup: $*"; }

@@ -1,5 +1,6 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
+//! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
@@ -10,6 +11,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod firewall;
 pub mod ipam;
 mod kernel;
 pub mod model;

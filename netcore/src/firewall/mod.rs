@@ -1,0 +1,43 @@
+//! The host's firewall: what of the networks' traffic may pass, and under which address it leaves.
+//!
+//! | step | type | kernel? |
+//! |---|---|---|
+//! | what there is | [`Facts`], of [`BridgeNetwork`]s | no |
+//! | the rules that follow from it | [`nftables`], [`iptables`] | no |
+//! | load them | [`Firewall`] | runs `nft` or `iptables-restore` |
+//!
+//! Both backends enforce the same:
+//!
+//! 1. An internal network is fenced first: nothing in or out, whoever would accept it later.
+//! 2. Within a network, traffic passes if `icc` is on. (Bridged packets are only seen here with the bridge's
+//!    `nf_call_iptables`: [`Facts::filters_bridged`].)
+//! 3. Answers pass.
+//! 4. Nothing else enters a network: not from outside, not from another network.
+//! 5. Everything else may leave, under the host's address if `masquerade` is on.
+//! 6. If it was us who made this host a router, it routes for nobody else: [`Foreign`].
+//!
+//! Besides, a packet from outside that names a container's address is dropped before any address is translated: no
+//! rule of somebody else's in the forward path can let it pass then.
+//!
+//! ```no_run
+//! use netcore::firewall::{BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, IfName};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut network = BridgeNetwork::new("portmap0".parse::<IfName>()?);
+//! network.ipv4.push("172.17.0.0/16".parse()?);
+//! let facts = Facts::new([network], Foreign::Drop, Foreign::Leave)?;
+//! Firewall::new(BackendChoice::Auto).apply(&facts)?;
+//! # Ok(()) }
+//! ```
+
+mod apply;
+mod facts;
+pub mod iptables;
+pub mod nftables;
+#[cfg(test)]
+mod tests;
+mod tools;
+
+pub use apply::{Backend, BackendChoice, Firewall, UnknownBackend};
+pub use facts::{BadIfName, BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode, IfName};
+pub use tools::{HostTools, ToolError, Tools};
