@@ -1,7 +1,8 @@
 //! Accepting: from the kernel's backlog to a thread, whatever the shortage.
 //!
-//! While descriptors are plenty, each listener has one accept in the ring that brings every connection. When they run
-//! low, a connection is accepted only when its descriptors are there, the client's and the backend's: until then it
+//! While descriptors are plenty, each listener of our own has one accept in the ring that brings every connection. Not
+//! so inherited ones: a process that is killed may still accept in its ring, and what others could have served dies with
+//! it. There, and when descriptors run low, a connection is accepted only when its descriptors are there, the client's and the backend's: until then it
 //! waits in the backlog, where nothing is lost. If the kernel runs short all the same, accepting pauses, longer each
 //! time up to a second, and goes on. Nothing here ever ends a listener.
 
@@ -75,10 +76,17 @@ pub(super) struct Front {
     in_flight: usize,
     /// No more are begun.
     closing: Option<Rest>,
+    /// Others hold the listening sockets too.
+    inherited: bool,
 }
 
 impl Front {
-    pub(super) fn new(listeners: Vec<Listener>, threads: Threads, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        listeners: Vec<Listener>,
+        inherited: bool,
+        threads: Threads,
+        shared: Arc<Shared>,
+    ) -> Self {
         let door = |listener: Listener| Door {
             socket: Some(listener.socket),
             state: State::Starved,
@@ -90,6 +98,7 @@ impl Front {
             shared,
             waiting: 0,
             in_flight: 0,
+            inherited,
             closing: None,
         }
     }
@@ -219,7 +228,7 @@ impl Front {
         let Some(socket) = &self.doors[number].socket else { return State::Closing };
         let socket = socket.as_fd();
         self.in_flight += 1;
-        if self.shared.budget.left() >= PLENTY {
+        if !self.inherited && self.shared.budget.left() >= PLENTY {
             reactor.ring.accept_all(socket, Token::Accepted(listener).encode());
             State::Accepting
         } else {

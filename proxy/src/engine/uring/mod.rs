@@ -96,7 +96,7 @@ pub(super) fn run(job: Job, prepared: Prepared, ready: impl FnOnce()) -> io::Res
         Protocol::Tcp | Protocol::Sctp => (job.listeners, Vec::new()),
     };
     let mut main = Main {
-        front: Front::new(streams, threads, Arc::clone(&shared)),
+        front: Front::new(streams, inherited, threads, Arc::clone(&shared)),
         datagrams: Datagrams::new(datagrams, inherited, Arc::clone(&shared)),
         control: job.control,
         deaf: Vec::new(),
