@@ -3,6 +3,7 @@
 //! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
+//! * [`plan`]: what must exist in the kernel, as plain data.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //! * [`store`]: the facts on disk.
 //!
@@ -15,5 +16,6 @@ pub mod firewall;
 pub mod ipam;
 mod kernel;
 pub mod model;
+pub mod plan;
 pub mod publish;
 pub mod store;

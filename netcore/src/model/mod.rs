@@ -36,7 +36,7 @@ pub use options::{BridgeOptions, OptionError};
 pub(crate) use resolve::name_of;
 pub use resolve::{Kind, MatchedOn, ResolveError, resolve};
 pub use sandbox::{
-    BadBootId, BootId, Endpoint, EndpointSettings, Exited, Lease, LinkError, LinkSpec, Running, Sandbox,
-    SandboxConfig, SandboxState,
+    BadBootId, BootId, Endpoint, EndpointSettings, Exited, Lease, LinkError, LinkSpec, ProcessConfig,
+    ProcessId, Running, Sandbox, SandboxConfig, SandboxState,
 };
 pub use time::Timestamp;

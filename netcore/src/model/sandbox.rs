@@ -52,6 +52,26 @@ pub struct SandboxConfig {
     /// The networks it is connected to when it starts, by the name or id that was given.
     #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// What runs in it.
+    #[serde(default)]
+    pub process: ProcessConfig,
+    /// `--rm`: it is removed when its process ends.
+    #[serde(default)]
+    pub auto_remove: bool,
+}
+
+/// What runs in a sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessConfig {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// `NAME=value`, added to the environment of whoever starts it.
+    pub env: Vec<String>,
+    /// The directory it starts in.
+    pub directory: Option<PathBuf>,
+    /// Whether it gets a terminal of its own when it runs detached.
+    pub terminal: bool,
 }
 
 /// What was asked for on one network.
@@ -124,6 +144,18 @@ pub struct Running {
     /// The namespace's handle; none in the host's stack.
     #[serde(default)]
     pub netns: Option<PathBuf>,
+    /// Who started the process and reports its end, while it isn't the process itself.
+    #[serde(default)]
+    pub supervisor: Option<ProcessId>,
+}
+
+/// A process, known by more than its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its number.
+    pub pid: u32,
+    /// When the kernel started it, in clock ticks since boot: field 22 of `/proc/PID/stat`.
+    pub start_ticks: u64,
 }
 
 /// A sandbox that ran.
@@ -332,6 +364,7 @@ mod tests {
             boot: boot.clone(),
             started,
             netns: None,
+            supervisor: None,
         });
         assert_eq!(state.as_target(&boot), TargetState::Running);
         assert_eq!(state.as_target(&other), TargetState::Exited);

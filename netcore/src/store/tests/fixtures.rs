@@ -68,6 +68,13 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             mode: "net".parse().unwrap(),
             netns: Some("/run/netns/x".into()),
             networks: [("net".to_owned(), settings())].into(),
+            process: ProcessConfig {
+                command: vec!["nginx".into(), "-g".into(), "daemon off;".into()],
+                env: vec!["A=b".into()],
+                directory: Some("/srv".into()),
+                terminal: true,
+            },
+            auto_remove: true,
         },
         state: SandboxState::Running(Running {
             pid: 4711,
@@ -75,6 +82,7 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             boot: "0b7c1a9e-2f43-4c58-9d6e-1a2b3c4d5e6f".parse().unwrap(),
             started: Timestamp::from_nanos(2),
             netns: Some("/run/portmap/netns/x".into()),
+            supervisor: Some(ProcessId { pid: 4710, start_ticks: 3 }),
         }),
     }
 }
