@@ -15,7 +15,7 @@ export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN := $(CARGO_TARGET_DIR)/bin
 PREFIX ?= /usr/local
 
-.PHONY: help demo test setup setup-bench build install bench fmt lint deny clean
+.PHONY: help demo test setup setup-bench build install bench bench-core fmt lint deny clean
 
 help: ## list the goals
 	@echo "usage: make GOAL"
@@ -44,6 +44,9 @@ install: ## copy them to PREFIX/bin (PREFIX=/usr/local, DESTDIR for packages); b
 
 bench: setup-bench build ## measure beside other proxies and no proxy; 20 minutes, BENCH=--quick takes 3
 	cargo run --release -p bench -- --bin-dir $(BIN) $(BENCH)
+
+bench-core: setup build ## measure sandboxes, networks and the daemon; minutes, BENCH=--quick takes one
+	cargo run --release -p bench -- core --bin-dir $(BIN) $(BENCH)
 
 fmt: ## format all code
 	cargo fmt --all

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod contenders;
+mod core;
 mod crowd;
 mod drive;
 #[cfg(test)]
@@ -93,6 +94,7 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Role {
+    Core(core::Core),
     #[command(hide = true)]
     Serve(serve::Serve),
     #[command(hide = true)]
@@ -108,6 +110,7 @@ enum Role {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.role {
+        Some(Role::Core(core)) => core.run(),
         Some(Role::Serve(serve)) => serve.run().map(|()| ExitCode::SUCCESS),
         Some(Role::Drive(drive)) => drive.run().map(|()| ExitCode::SUCCESS),
         Some(Role::Launch(launch)) => launch.run().map(|()| ExitCode::SUCCESS),

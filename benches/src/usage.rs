@@ -127,6 +127,13 @@ impl Memory {
     }
 }
 
+/// What a process has in memory at present, shared pages included, in KiB.
+pub(crate) fn resident(pid: Pid) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("can't read {path}"))?;
+    Ok(kib(&status, "VmRSS"))
+}
+
 /// The value of a `Key:   123 kB` line; 0 if there is none, as the kernel leaves out what a process hasn't.
 fn kib(text: &str, key: &str) -> f64 {
     text.lines()

@@ -17,6 +17,7 @@ use crate::stats::Summary;
 
 pub(crate) use html::html;
 pub(crate) use markdown::{markdown, terminal};
+pub(crate) use table::table as markdown_table;
 pub(crate) use targets::{Verdict, targets};
 
 impl Results {

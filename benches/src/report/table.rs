@@ -3,7 +3,7 @@
 use crate::stats::Summary;
 
 /// Renders a table; all columns but the first are set to the right.
-pub(super) fn table(head: &[String], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[String], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(Vec::as_slice).chain([head]);
         let cells = cells.filter_map(|row| Some(row.get(column)?.chars().count()));

@@ -1,0 +1,174 @@
+//! What sandboxes and networks cost: starting one, the five-hundredth, a hundred at once, a thousand networks, and the
+//! daemon that looks after them.
+//!
+//! The command line and the report. The daemon under test is in `daemon`, the measurements in `measure`.
+
+mod daemon;
+mod measure;
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use clap::Args;
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::report::markdown_table;
+use crate::stats::Summary;
+use daemon::Daemon;
+
+/// Measures what portmap's daemon and `portmap run` cost.
+///
+/// The daemon under test has a network namespace and directories of its own, and all of it goes with this process.
+#[derive(Args)]
+pub(crate) struct Core {
+    /// A coarse answer in under a minute: fewer sandboxes and networks
+    #[arg(long)]
+    quick: bool,
+    /// Where portmap and netproxy are [default: where this one is]
+    #[arg(long, value_name = "DIR")]
+    bin_dir: Option<PathBuf>,
+    /// Where the report goes, as Markdown and as JSON
+    #[arg(long, value_name = "DIR", default_value = "bench-results")]
+    out: PathBuf,
+    /// Exit with status 1 when a target is missed
+    #[arg(long)]
+    check: bool,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Amounts {
+    /// Runs of `true`, each beside one of `unshare`.
+    runs: usize,
+    /// Sandboxes on one bridge.
+    crowd: usize,
+    /// How many of the first and of the last of them are compared.
+    sample: usize,
+    /// Networks.
+    networks: usize,
+    /// Sandboxes that start at once.
+    at_once: usize,
+}
+
+/// One figure, and what it had to be.
+#[derive(Debug, Serialize)]
+struct Figure {
+    what: String,
+    unit: &'static str,
+    median: f64,
+    min: f64,
+    max: f64,
+    /// None for a figure that explains another.
+    at_most: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    amounts: Amounts,
+    figures: Vec<Figure>,
+}
+
+const FULL: Amounts = Amounts { runs: 60, crowd: 500, sample: 25, networks: 1000, at_once: 100 };
+const QUICK: Amounts = Amounts { runs: 15, crowd: 60, sample: 10, networks: 100, at_once: 30 };
+
+impl Core {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        ensure!(nix::unistd::geteuid().is_root(), "network namespaces need root");
+        let here = std::env::current_exe().context("can't find this binary's own path")?;
+        let beside = here.parent().map(PathBuf::from).unwrap_or_default();
+        let bin_dir = self.bin_dir.unwrap_or(beside);
+        let bin_dir =
+            bin_dir.canonicalize().with_context(|| format!("no directory {}", bin_dir.display()))?;
+        let amounts = if self.quick { QUICK } else { FULL };
+        let start = Instant::now();
+        let figures = measured(&bin_dir, amounts)?;
+        let report = Report { machine: Machine::describe()?, amounts, figures };
+        let text = report.markdown();
+        write!(std::io::stdout(), "{text}")?;
+        fs::create_dir_all(&self.out)
+            .with_context(|| format!("can't make the directory {}", self.out.display()))?;
+        let stem = format!("core-{}", report.machine.date.replace([':', ' '], "-"));
+        for (kind, content) in [("md", text.into_bytes()), ("json", serde_json::to_vec_pretty(&report)?)] {
+            let path = self.out.join(format!("{stem}.{kind}"));
+            fs::write(&path, content).with_context(|| format!("can't write {}", path.display()))?;
+            writeln!(std::io::stderr(), "written: {}", path.display())?;
+        }
+        writeln!(std::io::stderr(), "measured in {} s", start.elapsed().as_secs())?;
+        let missed = self.check && report.figures.iter().any(|figure| figure.reached() == Some(false));
+        Ok(if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn measured(bin_dir: &std::path::Path, amounts: Amounts) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let parts: [(&str, measure::Part); 5] = [
+        ("an idle daemon", measure::idle),
+        ("runs of true", measure::runs),
+        ("starts on one bridge", measure::crowd),
+        ("networks", measure::networks),
+        ("starts at once", measure::at_once),
+    ];
+    for (name, part) in parts {
+        writeln!(std::io::stderr(), "measuring {name}")?;
+        // Each has a daemon to itself: what one leaves behind costs no other.
+        let mut daemon = Daemon::start(bin_dir).context("can't start the daemon under test")?;
+        figures.extend(part(&mut daemon, amounts).with_context(|| format!("measuring {name}"))?);
+    }
+    Ok(figures)
+}
+
+impl Figure {
+    fn new(what: impl Into<String>, unit: &'static str, values: Summary, at_most: Option<f64>) -> Self {
+        let Summary { median, min, max } = values;
+        Self { what: what.into(), unit, median, min, max, at_most }
+    }
+
+    fn reached(&self) -> Option<bool> {
+        self.at_most.map(|bound| self.median <= bound)
+    }
+}
+
+impl Report {
+    fn markdown(&self) -> String {
+        let head = ["", "unit", "median", "min", "max", "at most", "reached"].map(str::to_owned);
+        let row = |figure: &Figure| {
+            let number = |value: f64| format!("{value:.2}");
+            vec![
+                figure.what.clone(),
+                figure.unit.to_owned(),
+                number(figure.median),
+                number(figure.min),
+                number(figure.max),
+                figure.at_most.map(number).unwrap_or_default(),
+                figure.reached().map(|yes| if yes { "yes" } else { "NO" }.to_owned()).unwrap_or_default(),
+            ]
+        };
+        let rows: Vec<Vec<String>> = self.figures.iter().map(row).collect();
+        let Machine { date, kernel, cpu, cores, .. } = &self.machine;
+        format!(
+            "# Sandboxes and networks, {date} UTC\n\n{cores} cores of {cpu}, Linux {kernel}\n\n{}",
+            markdown_table(&head, &rows)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_reached_by_the_median() {
+        let figure = |median, at_most| {
+            Figure::new("x", "ms", Summary { median, min: 1.0, max: 100.0 }, at_most).reached()
+        };
+        assert_eq!(figure(40.0, Some(40.0)), Some(true));
+        assert_eq!(figure(40.1, Some(40.0)), Some(false));
+        assert_eq!(figure(40.1, None), None);
+    }
+}
