@@ -20,6 +20,7 @@ use crate::mapping::Protocol;
 use crate::tcp::DialFailure;
 use crate::tcp::proxy_protocol::Rejection;
 
+mod placing;
 mod portable;
 mod uring;
 
