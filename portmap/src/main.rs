@@ -5,6 +5,8 @@
 mod cli;
 mod seconds;
 mod userland_proxy;
+#[allow(dead_code, reason = "the commands that show things come next")]
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
