@@ -246,7 +246,7 @@ impl Starting {
                 command.arg(flag).arg(std::path::absolute(root)?);
             }
         }
-        let (mut file, log) = open_log(exec_root.as_deref().unwrap_or(Path::new(DEFAULT_EXEC_ROOT)))?;
+        let (mut file, log) = open_log(exec_root.as_deref().unwrap_or_else(|| Path::new(DEFAULT_EXEC_ROOT)))?;
         let begin = file.seek(SeekFrom::End(0)).unwrap_or(0);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().context("cannot start the portmap daemon")?;
