@@ -3,11 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that ask the daemon come next"))]
 mod client;
 mod seconds;
 mod userland_proxy;
-#[allow(dead_code, reason = "the commands that show things come next")]
 mod view;
 
 use std::io::{self, Write};
@@ -15,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -30,16 +28,32 @@ const OUR_OWN_FAILURE: u8 = 125;
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     publish: cli::publish::Args,
+
+    /// The daemon's socket [default: unix:///run/portmap/portmap.sock]
+    #[arg(short = 'H', long, value_name = "URL", global = true, env = "PORTMAP_HOST")]
+    host: Option<String>,
 
     /// Print version
     #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
     version: (),
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Manage networks
+    Network(cli::network::Args),
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
+        Ok(Cli { command: Some(Command::Network(args)), host, .. }) => {
+            return cli::network::run(&args, host.as_deref());
+        }
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             to_the_end_or_enough(error.print()).context("cannot print")
