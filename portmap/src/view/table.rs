@@ -1,8 +1,10 @@
 //! Lays out columns as Go's `text/tabwriter` does with Docker's settings: cells at least 10 wide, 3 spaces between them.
 //!
 //! A tab ends a cell; what follows the last tab of a line isn't part of a column. A column is a run of lines that have
-//! a cell there, so a line without one ends the columns above it. Widths count characters, as Go counts them: with
-//! the display width of wide or combining characters the columns would be straighter, but no longer Docker's.
+//! a cell there, so a line without one ends the columns above it. Widths are Docker's: two for a wide East Asian
+//! character, one for any other.
+
+use unicode_width::UnicodeWidthChar;
 
 const MIN_WIDTH: usize = 10;
 const PADDING: usize = 3;
@@ -57,7 +59,7 @@ impl Writer<'_> {
 }
 
 fn width(cell: &str) -> usize {
-    cell.chars().count()
+    cell.chars().map(|c| if c.width() == Some(2) { 2 } else { 1 }).sum()
 }
 
 #[cfg(test)]
@@ -79,6 +81,7 @@ mod tests {
             ("very long cell\tx\nnone\nshort\ty\n", "very long cell   x\nnone\nshort     y\n"),
             ("a\tb\tc\nvery long\tx\n", "a           b         c\nvery long   x\n"),
             ("ünï\tb\nabc\tb\n", "ünï       b\nabc       b\n"),
+            ("名前\tb\nn2\tb\n", "名前      b\nn2        b\n"),
             ("a\tb", "a         b"),
         ];
         for (text, want) in cases {

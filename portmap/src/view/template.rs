@@ -18,6 +18,12 @@ use super::json::quoted;
 /// The name of the template itself among those it defines; nothing that is typed can name it.
 const MAIN: &str = "\0main";
 
+/// Looks into a map of texts, where a missing key is no error. Nothing that is typed can call it.
+const ENTRY: &str = "\0entry";
+
+/// Members that are maps of texts to texts in Go's types.
+const TEXT_MAPS: &[&str] = &["Labels", "Options", "DriverOpts", "AuxiliaryAddresses"];
+
 /// Part of Go's templates, and of the engine, without being registered by us.
 const BUILT_IN: &[&str] = &[
     "and", "call", "eq", "ge", "gt", "html", "index", "js", "le", "len", "lt", "ne", "not", "or", "print",
@@ -77,10 +83,9 @@ impl Template {
             |(main, _)| matches!(main.nodes.last(), Some(Node::Text(last)) if last.text.ends_with(MAIN)),
         );
         if !whole {
-            return Err(BadTemplate {
-                problem: "template: unexpected {{end}} or {{else}}".to_owned(),
-                missing: None,
-            });
+            let line = if text.contains('\n') { "" } else { " :1:" };
+            let what = if text.contains("else") { "{{end}} or {{else}}" } else { "{{end}}" };
+            return Err(BadTemplate { problem: format!("template:{line} unexpected {what}"), missing: None });
         }
         let mut defined: Vec<_> =
             defined.into_iter().map(|node| (node.name.to_string(), node.body)).collect();
@@ -120,6 +125,7 @@ impl Template {
         let problem = match error {
             TemplateError::MissingKey { key } => format!("map has no entry for key \"{key}\""),
             TemplateError::Exec(problem) => problem,
+            TemplateError::IndexOutOfRange { .. } => format!("error calling index: {error}"),
             TemplateError::FuncPanic { name, .. } => format!("error calling {name}"),
             other => other.to_string(),
         };
@@ -244,6 +250,16 @@ impl Tree<'_> {
             | Expr::Bool(..)
             | Expr::Nil(_) => {}
         }
+        if let Expr::Field(_, fields) | Expr::Variable(_, _, fields) = expr
+            && let [.., map, key] = fields.as_slice()
+            && TEXT_MAPS.contains(&map.as_str())
+        {
+            let key = Expr::String(at, key.as_str().into());
+            fields.pop();
+            let args = vec![Expr::Identifier(at, ENTRY.into()), expr.clone(), key];
+            let commands = vec![CommandNode { pos: at, args }];
+            *expr = Expr::Pipe(at, PipeNode { pos: at, decl: Vec::new(), commands, is_assign: false });
+        }
     }
 
     /// Go counts lines from one and columns, in bytes, from zero; a chain of fields is where its second part is.
@@ -285,6 +301,8 @@ impl Functions {
             };
             map.insert((*name).to_owned(), function);
         }
+        map.insert(ENTRY.to_owned(), Arc::new(|args| entry(args)));
+        map.insert("index".to_owned(), Arc::new(index));
         map
     }
 }
@@ -316,7 +334,32 @@ fn length(function: &str, args: &[Value], index: usize) -> gotmpl::Result<usize>
 
 fn wrong(function: &str, value: &Value, want: &str) -> TemplateError {
     let got = value.type_name();
-    TemplateError::Exec(format!("wrong type for value in {function}; expected {want}; got {got}"))
+    TemplateError::Exec(format!("wrong type for value of {function}; expected {want}; got {got}"))
+}
+
+fn entry(args: &[Value]) -> gotmpl::Result<Value> {
+    let (map, key) = (argument("entry", args, 0)?, string("entry", args, 1)?);
+    match map {
+        Value::Map(_) | Value::Nil => Ok(map.field(key).cloned().unwrap_or(Value::Nil)),
+        other => Err(wrong("entry", other, "map")),
+    }
+}
+
+/// Go's `index`, also of its maps of texts: a key that isn't there has an empty text.
+fn index(args: &[Value]) -> gotmpl::Result<Value> {
+    let mut value = argument("index", args, 0)?.clone();
+    for key in &args[1..] {
+        let texts = match &value {
+            Value::Nil => true,
+            Value::Map(map) => map.values().all(|value| matches!(value, Value::String(_))),
+            _ => false,
+        };
+        value = match key.as_str() {
+            Some(key) if texts => value.field(key).cloned().unwrap_or_else(|| text(String::new())),
+            _ => value.index(key)?,
+        };
+    }
+    Ok(value)
 }
 
 fn split(args: &[Value]) -> gotmpl::Result<Value> {
@@ -389,10 +432,15 @@ fn json(value: &Value, texts: &HashMap<usize, String>) -> String {
             format!("[{}]", parts.join(","))
         }
         Value::Map(map) => {
-            let data = map.iter().filter(|(_, value)| !value.is_function());
-            let parts: Vec<_> =
-                data.map(|(key, value)| format!("{}:{}", quoted(key), json(value, texts))).collect();
-            format!("{{{}}}", parts.join(","))
+            let (methods, data): (Vec<_>, Vec<_>) = map.iter().partition(|(_, value)| value.is_function());
+            let member =
+                |(key, value): (&Arc<str>, &Value)| format!("{}:{}", quoted(key), json(value, texts));
+            let text = format!("{{{}}}", data.into_iter().map(member).collect::<Vec<_>>().join(","));
+            // What has methods marshals itself, and Go's way of doing so escapes what has a meaning in HTML.
+            if methods.is_empty() {
+                return text;
+            }
+            text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
         }
     }
 }

@@ -53,6 +53,8 @@ fn templates_print_what_go_prints() {
         ("{{index .Options \"b\"}} {{index .Containers \"a\" \"Name\"}}", "2 one"),
         ("{{.Name | printf \"%s!\" | upper}}", "WEB!"),
         ("a\\nb", "a\\nb"),
+        ("{{.Options.a}}{{.Options.nope}} {{index .Options \"nope\"}}{{index .Empty \"x\"}}", "1<no value> "),
+        ("{{$n := .}}{{$n.Options.b}}{{range .Containers}}{{$.Options.c}}{{end}}", "2333"),
         ("{{.Big}}", "18446744073709551615"),
         ("", ""),
     ];
@@ -97,6 +99,7 @@ fn errors_read_as_dockers() {
         ("{{nope}}", "template: :1: function \"nope\" not defined"),
         ("{{if .Name}}\n{{.Name | nope 1}}{{end}}", "template: :2: function \"nope\" not defined"),
         ("{{range}}", "template: :1: empty command"),
+        ("{{end}}", "template: :1: unexpected {{end}}"),
         ("{{.Id}}-{{.ID}}", "template: :1:10: executing \"\" at <.ID>: map has no entry for key \"ID\""),
         (
             "\n {{.IPAM.Nope}}",
