@@ -22,7 +22,7 @@ const MAIN: &str = "\0main";
 const ENTRY: &str = "\0entry";
 
 /// Members that are maps of texts to texts in Go's types.
-const TEXT_MAPS: &[&str] = &["Labels", "Options", "DriverOpts", "AuxiliaryAddresses"];
+const TEXT_MAPS: &[&str] = &["Labels", "Options", "DriverOpts", "AuxAddress"];
 
 /// Part of Go's templates, and of the engine, without being registered by us.
 const BUILT_IN: &[&str] = &[
@@ -301,7 +301,7 @@ impl Functions {
             };
             map.insert((*name).to_owned(), function);
         }
-        map.insert(ENTRY.to_owned(), Arc::new(|args| entry(args)));
+        map.insert(ENTRY.to_owned(), Arc::new(entry));
         map.insert("index".to_owned(), Arc::new(index));
         map
     }

@@ -33,12 +33,12 @@ Examples:
 
 /// Docker's type of a network.
 const NETWORK: Types = Types {
-    renamed: &[("", "Id", "ID")],
+    renamed: &[("", "Id", "ID"), ("IPAM.Config.*", "AuxiliaryAddresses", "AuxAddress")],
     left_out: &[
         ("IPAM.Config.*", "Subnet", Empty::Text),
         ("IPAM.Config.*", "IPRange", Empty::Text),
         ("IPAM.Config.*", "Gateway", Empty::Text),
-        ("IPAM.Config.*", "AuxiliaryAddresses", Empty::Map),
+        ("IPAM.Config.*", "AuxAddress", Empty::Map),
         ("", "Peers", Empty::List),
         ("", "Services", Empty::Map),
     ],
