@@ -2,7 +2,7 @@
 //!
 //! | what | where |
 //! |---|---|
-//! | `--format` of lists, rows and headers | [`format`] |
+//! | `--format` of lists, rows and headers | [`mod@format`] |
 //! | `--format` of `inspect` | [`inspect`] |
 //! | Go templates with Docker's functions | [`template`] |
 //! | columns, as Go's tab writer sets them | [`table`] |

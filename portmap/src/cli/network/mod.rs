@@ -115,12 +115,13 @@ fn execute(command: &Command, api: &mut dyn Api, console: &mut Console<'_>) -> u
 impl Console<'_> {
     /// Says why a command failed. Returns its exit status.
     fn fail(&mut self, error: &anyhow::Error) -> u8 {
-        let gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-        // Whoever reads has read enough. An error of the daemon's connection is inside of a `CallError`.
-        if error.downcast_ref().is_some_and(gone) {
-            return 0;
+        // Only our own output fails so; what breaks the daemon's connection is inside of a `CallError`.
+        match error.downcast_ref::<io::Error>() {
+            // Whoever reads has read enough.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return 0,
+            Some(error) => self.complain(&format!("cannot print: {error}")),
+            None => self.complain(&format!("{error:#}")),
         }
-        self.complain(&format!("{error:#}"));
         error.downcast_ref::<Failure>().map_or(FAILED, |failure| failure.status)
     }
 
