@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -47,6 +47,9 @@ struct Cli {
 enum Command {
     /// Manage networks
     Network(cli::network::Args),
+    /// Print a shell's completions, or write manual pages
+    #[command(hide = true)]
+    Completions(cli::completions::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,10 +57,11 @@ fn main() -> ExitCode {
         Ok(Cli { command: Some(Command::Network(args)), host, .. }) => {
             return cli::network::run(&args, host.as_deref());
         }
-        Ok(cli) => cli::publish::run(cli.publish),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            to_the_end_or_enough(error.print()).context("cannot print")
+        Ok(Cli { command: Some(Command::Completions(args)), .. }) => {
+            cli::completions::run(&args, Cli::command())
         }
+        Ok(cli) => cli::publish::run(cli.publish),
+        Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
         Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
     };
     match outcome {
@@ -67,6 +71,16 @@ fn main() -> ExitCode {
             ExitCode::from(OUR_OWN_FAILURE)
         }
     }
+}
+
+/// Whether what clap has to say was asked for, or is the answer to half a command.
+fn is_wanted(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
 }
 
 /// A reader that has gone has read what it wanted: no failure.
@@ -96,8 +110,6 @@ fn usage_error(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -81,6 +81,7 @@ fn headers(listing: &Listing) -> Value {
 }
 
 fn values(listing: &Listing, row: &Row, table: bool) -> Value {
+    debug_assert_eq!(listing.columns.len(), row.values.len(), "a value for each column");
     let cell = move |text: &str| if table { one_cell(text) } else { text.to_owned() };
     let values =
         fields(listing).zip(&row.values).map(|(field, value)| (field, Value::String(cell(value).into())));
