@@ -46,7 +46,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Manage networks
-    Network(cli::network::Args),
+    Network(Box<cli::network::Args>),
     /// Print a shell's completions, or write manual pages
     #[command(hide = true)]
     Completions(cli::completions::Args),
