@@ -3,6 +3,12 @@
 //!
 //! The daemon is a thread here that knows a few networks by heart, on a Unix socket; no namespace, no root. What our real
 //! daemon answers is not this file's matter.
+//!
+//! What differs on purpose, and isn't compared: a flag that can't be read is one line, without Docker's usage below; a
+//! field that a list doesn't have is answered with those it has; labels of a list are sorted, in Docker their order is
+//! random; a subnet or range that doesn't parse is refused before the daemon is asked, in the words of Docker 29; several
+//! filters of `ls` are alternatives; `rm` doesn't look at a network before it removes it. And by the engine's limits: some
+//! errors of templates have other words or no position, and times have no methods.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]

@@ -62,8 +62,12 @@ impl Format {
         let explain = |error: BadTemplate| error.instead(listing.what, fields(listing));
         let mut out = String::new();
         if self.table {
-            let header = self.template.with(&Functions::Headers).render(&headers(listing));
-            out.push_str(&header.map_err(explain)?);
+            match self.template.with(&Functions::Headers).render(&headers(listing)) {
+                Ok(header) => out.push_str(&header),
+                Err(error) if error.is_missing_field() => return Err(explain(error)),
+                // What works on values need not work on headers: they then have none, as in Docker.
+                Err(_) => {}
+            }
             out.push('\n');
         }
         let line = self.template.with(&Functions::Data(Arc::new(HashMap::new())));

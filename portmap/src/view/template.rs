@@ -1,18 +1,21 @@
 //! Go templates with the functions that Docker's `--format` has, over values made from JSON.
 //!
-//! The engine is `gotmpl`. What Go does and it doesn't is done here, on the parsed tree and on its errors: a function
-//! that doesn't exist is found before anything is printed, `.Label "key"` calls a method, and errors read as Go's.
+//! The engine is `gotmpl`. What Go does and it doesn't is done here: on the parsed tree ([`tree`]) and on its errors, which
+//! read as Go's as far as the engine knows what Go knows.
 //!
 //! `json` prints a part of a document exactly as the document has it, with the order of its members, which the engine's
 //! maps don't keep: [`Document`] remembers the text of each part, by the identity of the value made from it.
+
+mod tree;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use gotmpl::parse::{CommandNode, Expr, ListNode, Node, Parser, PipeNode};
+use gotmpl::parse::ListNode;
 use gotmpl::{FuncMap, MissingKey, TemplateError, Value, ValueFunc};
 
+use self::tree::{Parsed, Read};
 use super::json::quoted;
 
 /// The name of the template itself among those it defines; nothing that is typed can name it.
@@ -21,16 +24,7 @@ const MAIN: &str = "\0main";
 /// Looks into a map of texts, where a missing key is no error. Nothing that is typed can call it.
 const ENTRY: &str = "\0entry";
 
-/// Members that are maps of texts to texts in Go's types.
-const TEXT_MAPS: &[&str] = &["Labels", "Options", "DriverOpts", "AuxAddress"];
-
-/// Part of Go's templates, and of the engine, without being registered by us.
-const BUILT_IN: &[&str] = &[
-    "and", "call", "eq", "ge", "gt", "html", "index", "js", "le", "len", "lt", "ne", "not", "or", "print",
-    "printf", "println", "slice", "urlquery",
-];
-
-/// Docker's own. `map` and `join`ed lists aside they take and return strings.
+/// Docker's own functions. Lists aside they take and return texts.
 const OURS: &[&str] = &["json", "split", "join", "title", "lower", "upper", "pad", "truncate"];
 
 /// A template that parses.
@@ -56,14 +50,6 @@ pub(crate) struct BadTemplate {
     missing: Option<String>,
 }
 
-/// A place where a field is read.
-struct Read {
-    line: usize,
-    column: usize,
-    text: String,
-    fields: Vec<String>,
-}
-
 /// What the functions do: their work, or, for the headers of a table, nothing but keep the header.
 #[derive(Clone)]
 pub(crate) enum Functions {
@@ -76,28 +62,8 @@ pub(crate) enum Functions {
 impl Template {
     /// Reads a template.
     pub(crate) fn parse(text: &str) -> Result<Self, BadTemplate> {
-        let parsed = |text: &str| Parser::new(text, "{{", "}}").and_then(Parser::parse);
-        let (mut main, defined) = parsed(text).map_err(|error| not_parsed(&error))?;
-        // The engine takes an `end` or `else` without a beginning for the template's own end.
-        let whole = parsed(&format!("{text}{MAIN}")).is_ok_and(
-            |(main, _)| matches!(main.nodes.last(), Some(Node::Text(last)) if last.text.ends_with(MAIN)),
-        );
-        if !whole {
-            let line = if text.contains('\n') { "" } else { " :1:" };
-            let what = if text.contains("else") { "{{end}} or {{else}}" } else { "{{end}}" };
-            return Err(BadTemplate { problem: format!("template:{line} unexpected {what}"), missing: None });
-        }
-        let mut defined: Vec<_> =
-            defined.into_iter().map(|node| (node.name.to_string(), node.body)).collect();
-        let mut tree = Tree { text, reads: Vec::new(), unknown: None };
-        tree.list(&mut main);
-        for (_, body) in &mut defined {
-            tree.list(body);
-        }
-        if let Some(problem) = tree.unknown {
-            return Err(BadTemplate { problem, missing: None });
-        }
-        Ok(Self { main, defined, reads: tree.reads })
+        let Parsed { main, defined, reads } = tree::parse(text)?;
+        Ok(Self { main, defined, reads })
     }
 
     /// Makes it ready for any number of documents that `functions` fits.
@@ -153,6 +119,11 @@ impl Ready<'_> {
 }
 
 impl BadTemplate {
+    /// Whether the data lack a field.
+    pub(crate) const fn is_missing_field(&self) -> bool {
+        self.missing.is_some()
+    }
+
     /// Says what there is instead of a missing field.
     pub(crate) fn instead<'a>(self, what: &str, fields: impl Iterator<Item = &'a str>) -> Self {
         let Some(missing) = self.missing else { return self };
@@ -171,111 +142,6 @@ impl fmt::Display for BadTemplate {
 }
 
 impl std::error::Error for BadTemplate {}
-
-/// Go names the line, not the column.
-fn not_parsed(error: &TemplateError) -> BadTemplate {
-    let problem = match error {
-        TemplateError::Parse { line, message, .. } | TemplateError::Lex { line, message, .. } => {
-            format!("template: :{line}: {message}")
-        }
-        other => format!("template: {other}"),
-    };
-    BadTemplate { problem, missing: None }
-}
-
-/// A walk over what was parsed.
-struct Tree<'a> {
-    text: &'a str,
-    reads: Vec<Read>,
-    /// The first function that doesn't exist.
-    unknown: Option<String>,
-}
-
-impl Tree<'_> {
-    fn list(&mut self, list: &mut ListNode) {
-        for node in &mut list.nodes {
-            match node {
-                Node::List(list) => self.list(list),
-                Node::Action(action) => self.pipe(&mut action.pipe),
-                Node::If(branch) | Node::Range(branch) | Node::With(branch) => {
-                    self.pipe(&mut branch.pipe);
-                    self.list(&mut branch.body);
-                    branch.else_body.iter_mut().for_each(|list| self.list(list));
-                }
-                Node::Template(template) => template.pipe.iter_mut().for_each(|pipe| self.pipe(pipe)),
-                Node::Define(define) => self.list(&mut define.body),
-                Node::Text(_) | Node::Break(_) | Node::Continue(_) => {}
-            }
-        }
-    }
-
-    fn pipe(&mut self, pipe: &mut PipeNode) {
-        for CommandNode { args, .. } in &mut pipe.commands {
-            args.iter_mut().for_each(|expr| self.expr(expr));
-            // A field with arguments is a method; the engine only has functions as values, called by `call`.
-            let method = match args.as_slice() {
-                [Expr::Field(at, _), _, ..] | [Expr::Chain(at, ..), _, ..] => Some(*at),
-                [Expr::Variable(at, _, fields), _, ..] if !fields.is_empty() => Some(*at),
-                _ => None,
-            };
-            if let Some(at) = method {
-                args.insert(0, Expr::Identifier(at, "call".into()));
-            }
-        }
-    }
-
-    fn expr(&mut self, expr: &mut Expr) {
-        let at = expr.pos();
-        match expr {
-            Expr::Identifier(_, name) => {
-                if !BUILT_IN.contains(&name.as_str()) && !OURS.contains(&name.as_str()) {
-                    let problem = format!("template: :{}: function \"{name}\" not defined", at.line);
-                    self.unknown.get_or_insert(problem);
-                }
-            }
-            Expr::Pipe(_, pipe) => self.pipe(pipe),
-            Expr::Chain(_, inner, fields) => {
-                self.expr(inner);
-                self.read(at.offset, "", fields.iter().map(|field| field.as_str()));
-            }
-            Expr::Field(_, fields) => self.read(at.offset, "", fields.iter().map(|field| field.as_str())),
-            Expr::Variable(_, name, fields) if !fields.is_empty() => {
-                let name = if name.starts_with('$') { name.to_string() } else { format!("${name}") };
-                self.read(at.offset, &name, fields.iter().map(|field| field.as_str()));
-            }
-            Expr::Dot(_)
-            | Expr::Variable(..)
-            | Expr::String(..)
-            | Expr::Number(..)
-            | Expr::Bool(..)
-            | Expr::Nil(_) => {}
-        }
-        if let Expr::Field(_, fields) | Expr::Variable(_, _, fields) = expr
-            && let [.., map, key] = fields.as_slice()
-            && TEXT_MAPS.contains(&map.as_str())
-        {
-            let key = Expr::String(at, key.as_str().into());
-            fields.pop();
-            let args = vec![Expr::Identifier(at, ENTRY.into()), expr.clone(), key];
-            let commands = vec![CommandNode { pos: at, args }];
-            *expr = Expr::Pipe(at, PipeNode { pos: at, decl: Vec::new(), commands, is_assign: false });
-        }
-    }
-
-    /// Go counts lines from one and columns, in bytes, from zero; a chain of fields is where its second part is.
-    fn read<'b>(&mut self, offset: usize, first: &str, fields: impl Iterator<Item = &'b str>) {
-        let fields: Vec<String> = fields.map(str::to_owned).collect();
-        let text = format!("{first}.{}", fields.join("."));
-        let offset = match (first, fields.as_slice()) {
-            ("", [one, _, ..]) => offset + 1 + one.len(),
-            (first, _) => offset + first.len(),
-        };
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        let line = 1 + before.matches('\n').count();
-        self.reads.push(Read { line, column: before.len() - line_start, text, fields });
-    }
-}
 
 impl Functions {
     fn map(&self) -> FuncMap {
@@ -341,7 +207,10 @@ fn entry(args: &[Value]) -> gotmpl::Result<Value> {
     let (map, key) = (argument("entry", args, 0)?, string("entry", args, 1)?);
     match map {
         Value::Map(_) | Value::Nil => Ok(map.field(key).cloned().unwrap_or(Value::Nil)),
-        other => Err(wrong("entry", other, "map")),
+        other => {
+            let problem = format!("can't evaluate field {key} in type {}", other.type_name());
+            Err(TemplateError::Exec(problem))
+        }
     }
 }
 

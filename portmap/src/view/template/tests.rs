@@ -100,6 +100,13 @@ fn errors_read_as_dockers() {
         ("{{if .Name}}\n{{.Name | nope 1}}{{end}}", "template: :2: function \"nope\" not defined"),
         ("{{range}}", "template: :1: empty command"),
         ("{{end}}", "template: :1: unexpected {{end}}"),
+        ("{{if .Name}}x\n", "template: :2: unexpected EOF"),
+        ("{{with .Name}}{{range .IPAM}}{{else}}x{{end}}", "template: :1: unexpected EOF"),
+        ("{{$x := 1}}{{$y}}", "template: :1: undefined variable \"$y\""),
+        (
+            "{{range $i, $c := .Containers}}{{$i}}{{$d.Name}}{{end}}",
+            "template: :1: undefined variable \"$d\"",
+        ),
         ("{{.Id}}-{{.ID}}", "template: :1:10: executing \"\" at <.ID>: map has no entry for key \"ID\""),
         (
             "\n {{.IPAM.Nope}}",
@@ -127,7 +134,8 @@ fn errors_read_as_dockers() {
         "{{template \"x\"}}",
         "{{define \"t\"}}{{template \"t\"}}{{end}}{{template \"t\"}}",
         "{{.Name \"argument\"}}",
-        "{{$nope}}",
+        "{{define \"t\"}}{{.Name}}",
+        "{{break}}",
         "{{end}}",
         "x{{end}}y",
         "{{if .Name}}{{end}}{{else}}",
