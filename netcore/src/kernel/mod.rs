@@ -11,8 +11,10 @@
 pub(crate) mod child;
 mod error;
 mod host;
+mod inherited;
 mod netlink;
 mod netns;
+mod pidfd;
 pub(crate) mod sctp;
 mod sysctl;
 
@@ -24,6 +26,8 @@ pub use self::error::KernelError;
 pub use self::host::HostKernel;
 #[doc(hidden)]
 pub use self::host::Operation;
+pub use self::inherited::inherited_sockets;
+pub use self::pidfd::PidFd;
 use crate::model::IfName;
 use crate::plan::{Key, Step, Veth};
 
