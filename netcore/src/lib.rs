@@ -1,5 +1,7 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
+//! * [`controller`]: every operation there is. Begin here.
+//! * [`driver`]: what the networks of each kind need.
 //! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
 //! * [`kernel`]: makes plans true on this host.
@@ -13,6 +15,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod controller;
+pub mod driver;
 pub mod firewall;
 pub mod ipam;
 pub mod kernel;
