@@ -32,7 +32,8 @@ pub(super) fn change(index: u32, from: &[IpNet], to: &[IpNet]) -> Vec<Request> {
     // With an IPv4 subnet's first address its others go, too: none of those that stay is sure to be there afterwards.
     let shaken = gone.iter().any(|net| net.addr().is_ipv4());
     let new = to.iter().filter(|net| !from.contains(net) || shaken && net.addr().is_ipv4());
-    let removals = gone.iter().map(|net| RouteNetlinkMessage::DelAddress(message(index, net)));
+    // The last first: with a subnet's first address gone, its others might be before they are asked to.
+    let removals = gone.iter().rev().map(|net| RouteNetlinkMessage::DelAddress(message(index, net)));
     let additions = new.map(|net| RouteNetlinkMessage::NewAddress(message(index, net)));
     removals.map(Request::change).chain(additions.map(Request::replace)).collect()
 }

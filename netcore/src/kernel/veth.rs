@@ -99,21 +99,16 @@ fn create(work: &Work<'_>, veth: &Veth, namespace: &File, bridge: u32) -> Result
             undo(kernel, veth);
             Err(work.failed("configure", refusal))
         }
-        Err(refusal) if refusal.is(Errno::EEXIST) => Err(taken(kernel, veth, namespace)),
+        Err(refusal) if refusal.is(Errno::EEXIST) => Err(taken(kernel, veth)),
         Err(refusal) => Err(work.failed("create", refusal)),
     }
 }
 
 /// Which of the two names is taken.
-fn taken(kernel: &HostKernel, veth: &Veth, namespace: &File) -> KernelError {
+fn taken(kernel: &HostKernel, veth: &Veth) -> KernelError {
     match link::find(&mut kernel.socket(), &veth.host) {
         Ok(Some(_)) => KernelError::Taken(veth.host.clone()),
-        _ => {
-            let inside =
-                netns::inside(namespace, || Socket::open().map(|mut s| link::find(&mut s, &veth.name)));
-            tracing::debug!(?inside, "name of an interface is taken");
-            KernelError::TakenInside { name: veth.name.clone(), namespace: veth.namespace.clone() }
-        }
+        _ => KernelError::TakenInside { name: veth.name.clone(), namespace: veth.namespace.clone() },
     }
 }
 
@@ -167,24 +162,26 @@ fn inside(
     let configure = || -> Result<bool, KernelError> {
         let mut socket = work.run("enter the namespace of", Socket::open)?;
         let found = work.run("find the inner end of", || link::find(&mut socket, &veth.name))?;
-        let present = match (found, expected) {
+        let link = match (found, expected) {
+            (Some(link), Expected::JustMade) => link,
             (None, Expected::JustMade) => {
                 return Err(work.failed("find the inner end of", Errno::ENODEV.into()));
             }
-            (Some(link), Expected::JustMade) => (link, vec![]),
-            (Some(link), Expected::HalfOf(host)) if are_a_pair(host, &link) => {
-                let addresses =
-                    work.run("list the addresses of", || address::list(&mut socket, link.index))?;
-                (link, addresses)
-            }
-            _ => return Ok(false),
+            (Some(link), Expected::HalfOf(host)) if are_a_pair(host, &link) => link,
+            (_, Expected::HalfOf(_)) => return Ok(false),
         };
-        let (link, addresses) = present;
         if work.kernel.ipv6 {
             let off = if veth.addresses.iter().any(|net| net.addr().is_ipv6()) { "0" } else { "1" };
             let path = sysctl::path(&format!("net/ipv6/conf/{}/disable_ipv6", veth.name));
             work.run("set IPv6 of", || path.map_or(Ok(()), |path| sysctl::ensure(&path, off)))?;
         }
+        // Only now: with IPv6 turned off its addresses are gone.
+        let addresses = match expected {
+            Expected::JustMade => vec![],
+            Expected::HalfOf(_) => {
+                work.run("list the addresses of", || address::list(&mut socket, link.index))?
+            }
+        };
         let mut requests: Vec<Request> = inner_settings(veth, &link).into_iter().collect();
         requests.extend(address::change(link.index, &addresses, &veth.addresses));
         if !requests.is_empty() {
