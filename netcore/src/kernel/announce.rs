@@ -153,7 +153,7 @@ fn say_v4(interface: u32, mac: Mac, address: Ipv4Addr) -> io::Result<()> {
     // SAFETY: the call above has just made it, so nobody else owns it.
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
     let to = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as libc::sa_family_t,
+        sll_family: libc::sa_family_t::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
         sll_protocol: protocol,
         sll_ifindex: i32::try_from(interface).map_err(io::Error::other)?,
         sll_hatype: 0,

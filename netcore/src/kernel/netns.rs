@@ -19,7 +19,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use rtnetlink::LinkUnspec;
 
 use super::host::Work;
@@ -95,7 +95,7 @@ fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
         Socket::open()?.batch(vec![Request::change(RouteNetlinkMessage::SetLink(up))])
     })?;
     for (key, value) in SETTINGS {
-        work.run("set sysctls of", || sysctl::path(key).map_or(Ok(()), |path| sysctl::ensure(&path, value)))?;
+        work.run("set sysctls of", || sysctl::path(key).map_or(Ok(()), |path| sysctl::write(&path, value)))?;
     }
     work.run("pin", || pin(path))
 }
@@ -107,18 +107,18 @@ pub(super) fn current() -> io::Result<File> {
 
 /// Looks at a path.
 pub(super) fn find(path: &Path) -> io::Result<Found> {
-    // Not blocking: it may be a pipe.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(error),
-    };
-    if fstatfs(&file)?.filesystem_type() == NSFS_MAGIC {
-        // SAFETY: the descriptor is open, and this request takes no argument and touches no memory.
-        let kind = unsafe { namespace_kind(file.as_raw_fd()) }?;
-        return Ok(if kind == libc::CLONE_NEWNET { Found::Namespace(file) } else { Found::Other });
+    // Not opened before it is known to be a namespace: opening some devices has effects.
+    match statfs(path) {
+        Ok(on) if on.filesystem_type() == NSFS_MAGIC => {}
+        Ok(_) => return Ok(if fs::metadata(path)?.is_file() { Found::File } else { Found::Other }),
+        Err(Errno::ENOENT) => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
     }
-    Ok(if file.metadata()?.is_file() { Found::File } else { Found::Other })
+    let file = File::open(path)?;
+    // SAFETY: the descriptor is open, and this request takes no argument and touches no memory. To another kind of file
+    // that took the path meanwhile it means nothing.
+    let kind = unsafe { namespace_kind(file.as_raw_fd()) }?;
+    Ok(if kind == libc::CLONE_NEWNET { Found::Namespace(file) } else { Found::Other })
 }
 
 /// Runs `work` on a throw-away thread in a namespace.

@@ -27,7 +27,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Writes the value. A setting that this kernel lacks is an error.
-fn write(path: &Path, value: &str) -> io::Result<()> {
+pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
     // Not created: a file of that name in somebody's `/proc/sys` would be no setting.
     io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(path)?, value.as_bytes())
 }

@@ -68,11 +68,8 @@ fn what_is_no_network_namespace_is_refused_and_left_alone() {
 
     let mut veth = world.veth("x", "br-x", &[]);
     veth.namespace = file.clone();
-    assert_eq!(refused_veth(&world, veth), format!("{} is not a network namespace", file.display()));
-}
-
-fn refused_veth(world: &World, veth: netcore::plan::Veth) -> String {
-    world.try_ensure(veth).unwrap_err().to_string()
+    let error = world.try_ensure(veth).unwrap_err().to_string();
+    assert_eq!(error, format!("{} is not a network namespace", file.display()));
 }
 
 #[test]

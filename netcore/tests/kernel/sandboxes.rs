@@ -1,12 +1,13 @@
 //! Sandboxes over what was made: who reaches whom, what neighbours learn, and many at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netcore::kernel::Kernel;
 use netcore::plan::{Bridge, Veth};
 
-use crate::world::{World, bridge};
+use crate::world::{MARKER, World, bridge};
 
 #[test]
 fn sandboxes_reach_each_other_and_the_host() {
@@ -54,7 +55,6 @@ fn a_hairpin_port_sends_back() {
     let Some(world) = World::new() else { return };
     world.ensure(bridge("br-x", &["10.1.0.1/16"]));
     let veth = world.sandbox("a", "br-x", "10.1.0.2/16");
-    // A second address behind the same port, on a device of its own kind: only by way of the bridge do they meet.
     let inside = world.inside("a");
     let hits = |hairpin| {
         world.ensure(Veth { hairpin, ..veth.clone() });
@@ -69,9 +69,9 @@ fn a_hairpin_port_sends_back() {
 }
 
 fn received(host: &crate::lab::Host) -> u64 {
-    let text = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    let text = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/dev").expect("counters"));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).expect("the interface");
+    line.split_whitespace().nth(1).and_then(|packets| packets.parse().ok()).expect("a number")
 }
 
 #[test]
@@ -94,6 +94,33 @@ fn neighbours_learn_who_has_an_address_now() {
         thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(known(), 2, "{}", world.host.run("ip neigh", ""));
+}
+
+#[test]
+fn a_listing_has_all_of_it_while_others_change() {
+    let Some(world) = World::new() else { return };
+    world.ensure(bridge("br-x", &["10.1.0.1/16"]));
+    for number in 0..20 {
+        world.host.ip(&format!("link add o{number} type bridge"));
+    }
+    for number in 0..20 {
+        world.ensure(bridge(&format!("br-{number}"), &[]));
+    }
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..4 {
+                for number in 0..10 {
+                    world.host.ip(&format!("link del o{number}"));
+                    world.host.ip(&format!("link add o{number} type bridge"));
+                }
+            }
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            assert_eq!(world.kernel.ours(MARKER, &world.pins()).unwrap().len(), 21);
+        }
+    });
 }
 
 #[test]
