@@ -61,6 +61,7 @@ fn create(work: &Work<'_>, bridge: &Bridge) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewLink(LinkBridge::new(bridge.name.as_str()).build());
     work.run("create", || kernel.socket().batch(vec![Request::create(message)]))?;
     // The alias follows under the number of what was made here: under its name it could hit what somebody else made.
+    // A crash in between leaves a bridge that counts as somebody else's: it serves, and isn't removed.
     let mut made = None;
     let done = work.run("find", || link::find(&mut kernel.socket(), &bridge.name)).and_then(|link| {
         let link = made.insert(link.ok_or_else(|| work.failed("find", Errno::ENODEV.into()))?);

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use netcore::kernel::Kernel;
 use netcore::plan::{Key, Namespace};
 
-use crate::world::{MARKER, World, exists};
+use crate::world::{MARKER, World, bridge, exists};
 
 #[test]
 fn a_namespace_is_made_once_and_goes_once() {
@@ -85,7 +87,8 @@ fn an_adopted_namespace_stays() {
 #[test]
 fn a_copy_of_the_pin_in_another_mount_namespace_does_not_keep_it() {
     let Some(world) = World::new() else { return };
-    world.ensure(world.namespace("a"));
+    world.ensure(bridge("br-x", &[]));
+    let veth = world.sandbox("a", "br-x", "10.1.0.2/16");
     let pin = world.pin("a");
     let mut child = std::process::Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c", "echo; read line; test ! -e \"$0\""])
@@ -98,6 +101,12 @@ fn a_copy_of_the_pin_in_another_mount_namespace_does_not_keep_it() {
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     world.remove(world.namespace("a"));
     assert!(!exists(&pin));
+    // The interface goes with the namespace that the other end is in.
+    let limit = Instant::now() + Duration::from_secs(10);
+    while world.kernel.link(&veth.host).unwrap().is_some() {
+        assert!(Instant::now() < limit, "the namespace lives on");
+        thread::sleep(Duration::from_millis(10));
+    }
     drop(child.stdin.take());
     assert!(child.wait().unwrap().success());
 }
