@@ -6,6 +6,7 @@
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
 //! * [`kernel`]: makes plans true on this host.
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
+//! * [`names`]: what sandboxes see under `/etc`.
 //! * [`plan`]: what must exist in the kernel, as plain data.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //! * [`store`]: the facts on disk.
@@ -21,6 +22,7 @@ pub mod firewall;
 pub mod ipam;
 pub mod kernel;
 pub mod model;
+pub mod names;
 pub mod plan;
 pub mod publish;
 pub mod store;

@@ -8,15 +8,21 @@
 
 #![allow(unsafe_code, reason = "this is where netcore talks to the kernel itself")]
 
+mod address;
+mod announce;
+mod bridge;
 pub(crate) mod child;
 mod error;
 mod host;
 mod inherited;
+mod link;
 mod netlink;
 mod netns;
 mod pidfd;
+mod route;
 pub(crate) mod sctp;
 mod sysctl;
+mod veth;
 
 use std::path::Path;
 

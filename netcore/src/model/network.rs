@@ -157,6 +157,12 @@ impl Network {
         self.name.is_reserved()
     }
 
+    /// Where its sandboxes send what isn't local; nowhere from an internal network.
+    pub fn default_gateway(&self, family: Family) -> Option<IpAddr> {
+        let subnet = self.subnets.iter().find(|subnet| subnet.family() == family)?;
+        if self.internal { None } else { subnet.default_gateway() }
+    }
+
     /// The block that holds `address`.
     pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.subnet.contains(&address))

@@ -262,6 +262,12 @@ impl Sandbox {
     }
 }
 
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl BootId {
     /// The text, without the line's end.
     pub fn as_str(&self) -> &str {

@@ -1,6 +1,5 @@
 //! A bridge on this host, with a pair of interfaces for each endpoint.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -178,12 +177,6 @@ pub(crate) fn device(network: &Network) -> IfName {
 /// The options of a network that was checked when it was created. What an older version let pass counts as not given.
 fn options(network: &Network) -> BridgeOptions {
     network.bridge_options().unwrap_or_default()
-}
-
-/// Where sandboxes of a network send what isn't local, by family; nowhere from an internal network.
-pub(crate) fn gateway(network: &Network, family: Family) -> Option<IpAddr> {
-    let subnet = network.subnets.iter().find(|subnet| subnet.family() == family)?;
-    if network.internal { None } else { subnet.default_gateway() }
 }
 
 #[cfg(test)]
