@@ -4,6 +4,7 @@
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`plan`]: what must exist in the kernel, as plain data.
+//! * [`process`]: a command in a sandbox: what surrounds it, how it is started, how what is left of it ends.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //! * [`store`]: the facts on disk.
 //!
@@ -17,5 +18,6 @@ pub mod ipam;
 mod kernel;
 pub mod model;
 pub mod plan;
+pub mod process;
 pub mod publish;
 pub mod store;

@@ -3,4 +3,5 @@
 #![allow(unsafe_code, reason = "this is where netcore talks to the kernel itself")]
 
 pub(crate) mod child;
+pub(crate) mod enter;
 pub(crate) mod sctp;

@@ -1,0 +1,86 @@
+//! Processes that a command leaves in its sandbox: they end with it.
+//!
+//! They are found in two ways, because each misses some: as descendants of whoever supervises the command, which as a
+//! subreaper inherits orphans, and as processes in the command's mount namespace, which may have other parents (`exec`).
+//! A descendant in the supervisor's own mount namespace isn't one: the command never was there.
+//!
+//! A process is opened, looked at again and killed through the descriptor, so that none is hit that took over the number.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+
+use crate::kernel::enter;
+
+/// What a command leaves behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftovers {
+    /// The sandbox's mount namespace; `None` if it couldn't be asked for.
+    namespace: Option<PathBuf>,
+    /// Our own.
+    home: Option<PathBuf>,
+}
+
+impl Leftovers {
+    /// Of a command that runs, or has ended and wasn't waited for before it ran.
+    pub fn of(command: u32) -> Self {
+        let home = mount_namespace(std::process::id());
+        // One that has ended has none any more; its descendants are still found.
+        let namespace = mount_namespace(command).filter(|namespace| Some(namespace) != home.as_ref());
+        Self { namespace, home }
+    }
+
+    /// Kills them, and collects those that are children of this process. Returns how many are still there: call it again
+    /// until there is none.
+    pub fn kill(&self) -> usize {
+        let mut found = BTreeSet::new();
+        descendants(std::process::id(), &mut found);
+        found.extend(everybody().filter(|pid| self.is_inside(*pid)));
+        let here: Vec<u32> = found.into_iter().filter(|pid| self.kill_one(*pid)).collect();
+        for pid in &here {
+            if let Ok(pid) = i32::try_from(*pid) {
+                let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+            }
+        }
+        here.len()
+    }
+
+    fn kill_one(&self, pid: u32) -> bool {
+        let Ok(process) = enter::open_process(pid) else { return false };
+        let namespace = mount_namespace(pid);
+        if namespace.is_none() || namespace == self.home {
+            // It has ended, or isn't the command's.
+            return false;
+        }
+        enter::kill(&process).is_ok()
+    }
+
+    fn is_inside(&self, pid: u32) -> bool {
+        self.namespace.is_some() && mount_namespace(pid) == self.namespace
+    }
+}
+
+
+fn mount_namespace(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+}
+
+fn everybody() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn descendants(of: u32, found: &mut BTreeSet<u32>) {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{of}/task")) else { return };
+    for task in tasks.flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|word| word.parse().ok()) {
+            if found.insert(child) {
+                descendants(child, found);
+            }
+        }
+    }
+}
