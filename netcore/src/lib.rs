@@ -2,6 +2,7 @@
 //!
 //! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
+//! * [`kernel`]: makes plans true on this host.
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`plan`]: what must exist in the kernel, as plain data.
 //! * [`process`]: a command in a sandbox: what surrounds it, how it is started, how what is left of it ends.
@@ -15,7 +16,7 @@
 
 pub mod firewall;
 pub mod ipam;
-mod kernel;
+pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod process;

@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+#[cfg_attr(not(test), expect(dead_code, reason = "the commands that ask the daemon come next"))]
+mod client;
 mod seconds;
 mod userland_proxy;
+#[allow(dead_code, reason = "the commands that show things come next")]
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
