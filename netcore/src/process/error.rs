@@ -100,8 +100,8 @@ impl SpawnError {
 
 /// The kernel's words as C and Go programs print them: lower case, without the number.
 fn reason(error: &io::Error) -> String {
-    let Some(number) = error.raw_os_error() else { return error.to_string() };
-    let text = nix::errno::Errno::from_raw(number).desc().to_owned();
+    let text = error.to_string();
+    let text = text.split(" (os error ").next().unwrap_or(&text);
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }

@@ -4,6 +4,8 @@
 //! subreaper inherits orphans, and as processes in the command's mount namespace, which may have other parents (`exec`).
 //! A descendant in the supervisor's own mount namespace isn't one: the command never was there.
 //!
+//! The first way doesn't tell the commands of one process apart: it is for a process that supervises one.
+//!
 //! A process is opened, looked at again and killed through the descriptor, so that none is hit that took over the number.
 
 use std::collections::BTreeSet;
@@ -33,7 +35,7 @@ impl Leftovers {
         Self { namespace, home }
     }
 
-    /// Kills them, and collects those that are children of this process. Returns how many are still there: call it again
+    /// Kills them, once the command has ended, and collects those that are children of this process. Returns how many are still there: call it again
     /// until there is none.
     pub fn kill(&self) -> usize {
         let mut found = BTreeSet::new();
@@ -63,9 +65,13 @@ impl Leftovers {
     }
 }
 
-
 fn mount_namespace(pid: u32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+}
+
+/// Whether a process runs in another mount namespace than this one, as everything in a sandbox does.
+pub fn is_apart(pid: u32) -> bool {
+    mount_namespace(pid).is_some_and(|namespace| Some(namespace) != mount_namespace(std::process::id()))
 }
 
 fn everybody() -> impl Iterator<Item = u32> {

@@ -24,7 +24,7 @@ use std::process::{Child, Command, Stdio};
 use crate::kernel::enter::{self, Failure, Step};
 
 pub use error::SpawnError;
-pub use leftovers::Leftovers;
+pub use leftovers::{Leftovers, is_apart};
 pub use terminal::Terminal;
 
 /// Where the files of a sandbox are laid.
@@ -160,8 +160,7 @@ impl Surroundings {
 
 impl Files {
     fn pairs(&self) -> impl Iterator<Item = (&Path, &'static Path)> {
-        let pairs =
-            [(&self.hosts, HOSTS), (&self.hostname, HOSTNAME), (&self.resolv_conf, RESOLV_CONF)];
+        let pairs = [(&self.hosts, HOSTS), (&self.hostname, HOSTNAME), (&self.resolv_conf, RESOLV_CONF)];
         pairs.into_iter().filter_map(|(source, target)| Some((source.as_deref()?, Path::new(target))))
     }
 }
@@ -185,8 +184,7 @@ impl Session {
 }
 
 fn network(path: &Path) -> Result<Step, SpawnError> {
-    let file = File::open(path)
-        .map_err(|source| SpawnError::Namespace { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|source| SpawnError::Namespace { path: path.to_owned(), source })?;
     Ok(Step::Join(file.into(), libc::CLONE_NEWNET))
 }
 
