@@ -1,5 +1,7 @@
 //! What a command leaves in its sandbox ends. Alone in its file, because it ends what other tests run, too. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
 use std::fs;
 use std::io::Write;
 use std::process::Stdio;

@@ -1,5 +1,7 @@
 //! Commands in surroundings of their own, for real: what they see, how they fail, how they end. Needs root.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};

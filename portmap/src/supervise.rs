@@ -169,7 +169,7 @@ pub(crate) fn supervise(
     // The command may have ended by now: it isn't waited for before this, so that its number is still its own.
     report(host, client, &path("started"), &json!({"Pid": attendant.pid()}));
     started();
-    let code = attendant.to_the_end();
+    let code = attendant.await_end();
     attendant.clear_away(&leftovers);
     // From here on a signal ends us as it ends anybody: the daemon notices, and needn't be reached for that.
     attendant.release_signals();

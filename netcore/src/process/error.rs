@@ -23,50 +23,50 @@ pub enum SpawnError {
     #[error("invalid path {0:?}: it contains a zero byte")]
     Path(PathBuf),
     /// A file that should be a network namespace.
-    #[error("cannot enter the network namespace {}: {}", path.display(), reason(source))]
+    #[error("cannot enter the network namespace {}: {}", path.display(), reason(cause))]
     Namespace {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A process whose surroundings should be shared.
-    #[error("cannot enter the namespaces of process {pid}: {}", reason(source))]
+    #[error("cannot enter the namespaces of process {pid}: {}", reason(cause))]
     Process {
         /// Its number.
         pid: u32,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// No child could be made.
     #[error("cannot start a process: {}", reason(.0))]
     Fork(io::Error),
     /// The child couldn't get to its surroundings.
-    #[error("cannot {what}: {}", reason(source))]
+    #[error("cannot {what}: {}", reason(cause))]
     Step {
         /// What it was about to do.
         what: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The directory to start in.
-    #[error("chdir to cwd ({path:?}) failed: {}", reason(source))]
+    #[error("chdir to cwd ({path:?}) failed: {}", reason(cause))]
     Directory {
         /// The directory.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is no such program on the path.
     #[error("exec: {0:?}: executable file not found in $PATH")]
     NotFound(OsString),
     /// The program couldn't be executed.
-    #[error("exec: {program:?}: {}", reason(source))]
+    #[error("exec: {program:?}: {}", reason(cause))]
     Exec {
         /// The program as it was given.
         program: OsString,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 
@@ -76,24 +76,24 @@ impl SpawnError {
     pub fn exit_code(&self) -> Option<u8> {
         match self {
             Self::NotFound(_) => Some(NOT_FOUND),
-            Self::Exec { source, .. } | Self::Directory { source, .. } => {
-                let missing = source.kind() == io::ErrorKind::NotFound;
+            Self::Exec { cause, .. } | Self::Directory { cause, .. } => {
+                let missing = cause.kind() == io::ErrorKind::NotFound;
                 Some(if missing { NOT_FOUND } else { NOT_EXECUTABLE })
             }
             _ => None,
         }
     }
 
-    pub(super) fn of_exec(program: &OsStr, source: io::Error) -> Self {
+    pub(super) fn of_exec(program: &OsStr, cause: io::Error) -> Self {
         let on_path = !program.as_encoded_bytes().contains(&b'/');
         let program = program.to_owned();
-        match source.raw_os_error() {
+        match cause.raw_os_error() {
             Some(libc::ENOENT) if on_path => Self::NotFound(program),
             // The kernel calls that a denied permission.
             Some(libc::EACCES) if fs::metadata(Path::new(&program)).is_ok_and(|found| found.is_dir()) => {
-                Self::Exec { program, source: io::Error::from_raw_os_error(libc::EISDIR) }
+                Self::Exec { program, cause: io::Error::from_raw_os_error(libc::EISDIR) }
             }
-            _ => Self::Exec { program, source },
+            _ => Self::Exec { program, cause },
         }
     }
 }
@@ -144,8 +144,8 @@ mod tests {
             assert_eq!((error.to_string().as_str(), error.exit_code()), (text, Some(code)));
         }
         let directory = |number| {
-            let source = io::Error::from_raw_os_error(number);
-            let error = SpawnError::Directory { path: "/x".into(), source };
+            let cause = io::Error::from_raw_os_error(number);
+            let error = SpawnError::Directory { path: "/x".into(), cause };
             (error.to_string(), error.exit_code())
         };
         let missing = r#"chdir to cwd ("/x") failed: no such file or directory"#;

@@ -115,14 +115,14 @@ pub fn spawn(program: Program, surroundings: &Surroundings) -> Result<Child, Spa
     let mut child = Command::new(name);
     child.args(arguments).env_clear().envs(env).stdin(stdin).stdout(stdout).stderr(stderr);
     enter::spawn(child, steps).map_err(|failure| match failure {
-        Failure::Fork(source) => SpawnError::Fork(source),
-        Failure::Step(at, source) if told.get(at).is_some_and(|_| at + 2 == told.len()) => {
-            SpawnError::Directory { path: directory, source }
+        Failure::Fork(cause) => SpawnError::Fork(cause),
+        Failure::Step(at, cause) if told.get(at).is_some_and(|_| at + 2 == told.len()) => {
+            SpawnError::Directory { path: directory, cause }
         }
-        Failure::Step(at, source) => {
-            SpawnError::Step { what: told.get(at).cloned().unwrap_or_default(), source }
+        Failure::Step(at, cause) => {
+            SpawnError::Step { what: told.get(at).cloned().unwrap_or_default(), cause }
         }
-        Failure::Exec(source) => SpawnError::of_exec(name, source),
+        Failure::Exec(cause) => SpawnError::of_exec(name, cause),
     })
 }
 
@@ -184,12 +184,12 @@ impl Session {
 }
 
 fn network(path: &Path) -> Result<Step, SpawnError> {
-    let file = File::open(path).map_err(|source| SpawnError::Namespace { path: path.to_owned(), source })?;
+    let file = File::open(path).map_err(|cause| SpawnError::Namespace { path: path.to_owned(), cause })?;
     Ok(Step::Join(file.into(), libc::CLONE_NEWNET))
 }
 
 fn process(pid: u32) -> Result<OwnedFd, SpawnError> {
-    enter::open_process(pid).map_err(|source| SpawnError::Process { pid, source })
+    enter::open_process(pid).map_err(|cause| SpawnError::Process { pid, cause })
 }
 
 fn c_string(path: &Path) -> Result<CString, SpawnError> {
@@ -201,7 +201,7 @@ fn c_string(path: &Path) -> Result<CString, SpawnError> {
 /// # Errors
 /// If it can't be opened, or is something else.
 pub fn check_namespace(path: &Path) -> Result<(), SpawnError> {
-    let of = |source| SpawnError::Namespace { path: path.to_owned(), source };
+    let of = |cause| SpawnError::Namespace { path: path.to_owned(), cause };
     // Opened without waiting: it might be a pipe.
     let file = fs::OpenOptions::new();
     let file = nonblocking(file).open(path).map_err(of)?;

@@ -141,7 +141,7 @@ fn exec(host: Option<&str>, args: &Args, runs: fn()) -> Result<u8, Failure> {
         Failure { code: error.exit_code().unwrap_or(1), message: format!("exec failed: {}", failure.message) }
     })?;
     runs();
-    Ok(Attendant::new(&mut child, signals, None).to_the_end())
+    Ok(Attendant::new(&mut child, signals, None).await_end())
 }
 
 /// The same in the background.

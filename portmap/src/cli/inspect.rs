@@ -72,7 +72,7 @@ pub(crate) fn run(host: Option<&str>, args: &Args) -> ExitCode {
     }
     let printed = tell::print(&inspector.finish());
     failures.extend(printed.err().map(|error| error.to_string()));
-    failures.iter().for_each(|failure| tell::refuse(failure));
+    failures.iter().for_each(tell::refuse);
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -87,7 +87,7 @@ impl Attendant {
     }
 
     /// Attends the command until it has ended. Gives its exit code, or 128 and the signal's number.
-    pub(crate) fn to_the_end(&mut self) -> u8 {
+    pub(crate) fn await_end(&mut self) -> u8 {
         // What happened before we looked is still to be asked for.
         let mut ended = self.collect();
         while ended.is_none() {

@@ -206,7 +206,7 @@ mod tests {
     fn what_is_no_text_is_kept_as_replacement_characters() {
         let directory = std::env::temp_dir().join(format!("portmap-log-{}", std::process::id()));
         let mut log = Log::open(&directory).unwrap();
-        let (read, mut write) = std::io::pipe().unwrap();
+        let (read, mut write) = io::pipe().unwrap();
         log.add("stderr", read.into()).unwrap();
         write.write_all(b"a\xffb\nrest").unwrap();
         log.keep();
