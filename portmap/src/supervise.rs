@@ -171,7 +171,7 @@ pub(crate) fn supervise(
     started();
     let code = attendant.await_end();
     attendant.clear_away(&leftovers);
-    // From here on a signal ends us as it ends anybody: the daemon notices, and needn't be reached for that.
+    // If the daemon doesn't answer, one may lose patience: it will notice by itself that we are gone.
     attendant.release_signals();
     // What the client may start now is no leftover of the command's.
     let _ = set_child_subreaper(false);
@@ -219,13 +219,17 @@ fn detached_stdio(ready: &Ready, stdin_open: bool) -> Result<(Session, [Stdio; 3
 }
 
 /// Tells the daemon something that can't be helped any more. One that was killed has lost the connection: it is reached, or
-/// started, again.
+/// started, again. Being told twice is no harm to it.
 fn report(host: Option<&str>, client: &mut Client, path: &str, body: &serde_json::Value) {
+    const TRIES: usize = 4;
     let mut outcome = client.call("POST", path, Some(body));
-    if matches!(outcome, Err(CallError::Other(_)))
-        && let Ok(again) = Client::new(host)
-    {
-        *client = again;
+    for _ in 1..TRIES {
+        if !matches!(outcome, Err(CallError::Other(_))) {
+            break;
+        }
+        if let Ok(again) = Client::new(host) {
+            *client = again;
+        }
         outcome = client.call("POST", path, Some(body));
     }
     match outcome {

@@ -9,8 +9,8 @@
 //! A process is opened, looked at again and killed through the descriptor, so that none is hit that took over the number.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File, Metadata};
+use std::os::unix::fs::MetadataExt;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -18,21 +18,27 @@ use nix::unistd::Pid;
 use crate::kernel::enter;
 
 /// What a command leaves behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Leftovers {
     /// The sandbox's mount namespace; `None` if it couldn't be asked for.
-    namespace: Option<PathBuf>,
+    namespace: Option<Identity>,
+    /// Keeps that namespace, and so its number, from going to somebody else.
+    _kept: Option<File>,
     /// Our own.
-    home: Option<PathBuf>,
+    home: Option<Identity>,
 }
+
+/// Device and inode of a namespace: no other has the same as long as it lives.
+type Identity = (u64, u64);
 
 impl Leftovers {
     /// Of a command that runs, or has ended and wasn't waited for before it ran.
     pub fn of(command: u32) -> Self {
         let home = mount_namespace(std::process::id());
         // One that has ended has none any more; its descendants are still found.
-        let namespace = mount_namespace(command).filter(|namespace| Some(namespace) != home.as_ref());
-        Self { namespace, home }
+        let kept = File::open(path(command)).ok();
+        let namespace = kept.as_ref().and_then(|file| file.metadata().ok()).map(identity);
+        Self { namespace: namespace.filter(|namespace| Some(*namespace) != home), _kept: kept, home }
     }
 
     /// Kills them, once the command has ended, and collects those that are children of this process. Returns how many are still there: call it again
@@ -65,8 +71,16 @@ impl Leftovers {
     }
 }
 
-fn mount_namespace(pid: u32) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+fn mount_namespace(pid: u32) -> Option<Identity> {
+    fs::metadata(path(pid)).ok().map(identity)
+}
+
+fn path(pid: u32) -> String {
+    format!("/proc/{pid}/ns/mnt")
+}
+
+fn identity(metadata: Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
 }
 
 /// Whether a process runs in another mount namespace than this one, as everything in a sandbox does.

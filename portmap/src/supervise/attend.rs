@@ -116,8 +116,13 @@ impl Attendant {
         }
     }
 
+    /// From here on signals end us as they end anybody. Not those that were meant for the command, and not a terminal that
+    /// goes away: both tend to come twice.
     pub(crate) fn release_signals(&self) {
-        self.signals.release();
+        while let Ok(Some(_)) = self.signals.descriptor.read_signal() {}
+        let mut released = self.signals.set;
+        released.remove(Signal::SIGHUP);
+        let _ = released.thread_unblock();
     }
 
     fn wait(&self, timeout: PollTimeout) {
