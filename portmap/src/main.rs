@@ -57,6 +57,8 @@ enum Command {
     Stop(cli::stop::Args),
     /// Restart sandboxes
     Restart(cli::restart::Args),
+    /// Rename a sandbox
+    Rename(cli::rename::Args),
     /// Remove sandboxes
     Rm(cli::rm::Args),
     /// Run a command in a running sandbox
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
                 Command::Start(args) => cli::start::run(host, args),
                 Command::Stop(args) => cli::stop::run(host, args),
                 Command::Restart(args) => cli::restart::run(host, args),
+                Command::Rename(args) => cli::rename::run(host, args),
                 Command::Rm(args) => cli::rm::run(host, args),
                 Command::Exec(args) => cli::exec::run(host, args),
                 Command::Ps(args) => cli::ps::run(host, args),

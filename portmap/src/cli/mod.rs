@@ -8,6 +8,7 @@ pub(crate) mod logs;
 mod network_flag;
 pub(crate) mod ps;
 pub(crate) mod publish;
+pub(crate) mod rename;
 pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;

@@ -32,12 +32,19 @@ fn try_run(host: Option<&str>, args: &Args) -> Result<u8, Failure> {
     }
     let mut client = Client::new(host)?;
     let id = flags.create(&mut client)?;
-    if !args.detach {
-        return supervise(host, &mut client, &id, Seat::Foreground { stdin: true }, || ());
+    let outcome = if args.detach {
+        start_detached(host, &id, flags.interactive).map(|()| 0)
+    } else {
+        supervise(host, &mut client, &id, Seat::Foreground { stdin: true }, || ())
+    };
+    if outcome.is_err() && flags.rm {
+        // It may have got that far that it is gone already.
+        let _ = client.call("DELETE", &format!("/portmap/sandboxes/{id}?force=1"), None);
     }
-    start_detached(host, &id, flags.interactive)?;
-    tell::print(&format!("{id}\n")).map_err(Failure::ours)?;
-    Ok(0)
+    if outcome.is_ok() && args.detach {
+        tell::print(&format!("{id}\n")).map_err(Failure::ours)?;
+    }
+    outcome
 }
 
 /// `-i -t` in the foreground is for people.

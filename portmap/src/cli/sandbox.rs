@@ -84,7 +84,7 @@ pub(crate) struct Flags {
 
     /// Remove the sandbox when its command ends
     #[arg(long)]
-    rm: bool,
+    pub(crate) rm: bool,
 
     /// Keep stdin open
     #[arg(short, long)]
