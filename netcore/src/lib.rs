@@ -8,6 +8,7 @@
 //! * [`model`]: networks, endpoints and sandboxes as facts; ids, names, options, modes.
 //! * [`names`]: what sandboxes see under `/etc`.
 //! * [`plan`]: what must exist in the kernel, as plain data.
+//! * [`process`]: a command in a sandbox: what surrounds it, how it is started, how what is left of it ends.
 //! * [`publish`]: host ports. The `-p` grammar, port numbers, sockets, and the proxies behind them.
 //! * [`store`]: the facts on disk.
 //!
@@ -24,5 +25,6 @@ pub mod kernel;
 pub mod model;
 pub mod names;
 pub mod plan;
+pub mod process;
 pub mod publish;
 pub mod store;

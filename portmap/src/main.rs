@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod cli;
-#[cfg_attr(not(test), expect(dead_code, reason = "the commands that ask the daemon come next"))]
 mod client;
 mod seconds;
+mod supervise;
 mod userland_proxy;
+#[allow(dead_code, reason = "the commands that show things come next")]
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -28,16 +30,68 @@ const OUR_OWN_FAILURE: u8 = 125;
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     publish: cli::publish::Args,
+
+    /// The daemon to talk to
+    #[arg(short = 'H', long, global = true, env = "PORTMAP_HOST", value_name = "URL")]
+    host: Option<String>,
 
     /// Print version
     #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
     version: (),
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Run a command in a sandbox of its own
+    Run(cli::run::Args),
+    /// Create a sandbox, to be started later
+    Create(cli::create::Args),
+    /// Start sandboxes
+    Start(cli::start::Args),
+    /// Stop sandboxes
+    Stop(cli::stop::Args),
+    /// Restart sandboxes
+    Restart(cli::restart::Args),
+    /// Rename a sandbox
+    Rename(cli::rename::Args),
+    /// Remove sandboxes
+    Rm(cli::rm::Args),
+    /// Run a command in a running sandbox
+    Exec(cli::exec::Args),
+    /// List sandboxes
+    Ps(cli::ps::Args),
+    /// Show all about sandboxes and networks
+    Inspect(cli::inspect::Args),
+    /// Show what a sandbox's command wrote in the background
+    Logs(cli::logs::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
+        Ok(Cli { command: Some(command), host, .. }) => {
+            let host = host.as_deref();
+            return match &command {
+                Command::Run(args) => cli::run::run(host, args),
+                Command::Create(args) => cli::create::run(host, args),
+                Command::Start(args) => cli::start::run(host, args),
+                Command::Stop(args) => cli::stop::run(host, args),
+                Command::Restart(args) => cli::restart::run(host, args),
+                Command::Rename(args) => cli::rename::run(host, args),
+                Command::Rm(args) => cli::rm::run(host, args),
+                Command::Exec(args) => cli::exec::run(host, args),
+                Command::Ps(args) => cli::ps::run(host, args),
+                Command::Inspect(args) => cli::inspect::run(host, args),
+                Command::Logs(args) => cli::logs::run(host, args),
+                Command::Supervise(args) => supervise::run(host, args),
+            };
+        }
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             to_the_end_or_enough(error.print()).context("cannot print")

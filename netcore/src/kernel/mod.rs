@@ -12,6 +12,7 @@ mod address;
 mod announce;
 mod bridge;
 pub(crate) mod child;
+pub(crate) mod enter;
 mod error;
 mod host;
 mod inherited;
