@@ -5,6 +5,7 @@
 mod cli;
 mod client;
 mod seconds;
+mod supervise;
 mod userland_proxy;
 mod view;
 
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -34,8 +35,8 @@ struct Cli {
     #[command(flatten)]
     publish: cli::publish::Args,
 
-    /// The daemon's socket [default: unix:///run/portmap/portmap.sock]
-    #[arg(short = 'H', long, value_name = "URL", global = true, env = "PORTMAP_HOST")]
+    /// The daemon to talk to
+    #[arg(short = 'H', long, global = true, env = "PORTMAP_HOST", value_name = "URL")]
     host: Option<String>,
 
     /// Print version
@@ -43,10 +44,34 @@ struct Cli {
     version: (),
 }
 
-#[derive(Subcommand)]
+#[derive(clap::Subcommand)]
 enum Command {
     /// Manage networks
     Network(Box<cli::network::Args>),
+    /// Run a command in a sandbox of its own
+    Run(cli::run::Args),
+    /// Create a sandbox, to be started later
+    Create(cli::create::Args),
+    /// Start sandboxes
+    Start(cli::start::Args),
+    /// Stop sandboxes
+    Stop(cli::stop::Args),
+    /// Restart sandboxes
+    Restart(cli::restart::Args),
+    /// Rename a sandbox
+    Rename(cli::rename::Args),
+    /// Remove sandboxes
+    Rm(cli::rm::Args),
+    /// Run a command in a running sandbox
+    Exec(cli::exec::Args),
+    /// List sandboxes
+    Ps(cli::ps::Args),
+    /// Show all about sandboxes and networks
+    Inspect(cli::inspect::Args),
+    /// Show what a sandbox's command wrote in the background
+    Logs(cli::logs::Args),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
     /// Print a shell's completions, or write manual pages
     #[command(hide = true)]
     Completions(cli::completions::Args),
@@ -54,11 +79,24 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
-        Ok(Cli { command: Some(Command::Network(args)), host, .. }) => {
-            return cli::network::run(&args, host.as_deref());
-        }
-        Ok(Cli { command: Some(Command::Completions(args)), .. }) => {
-            cli::completions::run(&args, Cli::command())
+        Ok(Cli { command: Some(command), host, .. }) => {
+            let host = host.as_deref();
+            return match &command {
+                Command::Network(args) => cli::network::run(host, args),
+                Command::Completions(args) => cli::completions::run(args, Cli::command()),
+                Command::Run(args) => cli::run::run(host, args),
+                Command::Create(args) => cli::create::run(host, args),
+                Command::Start(args) => cli::start::run(host, args),
+                Command::Stop(args) => cli::stop::run(host, args),
+                Command::Restart(args) => cli::restart::run(host, args),
+                Command::Rename(args) => cli::rename::run(host, args),
+                Command::Rm(args) => cli::rm::run(host, args),
+                Command::Exec(args) => cli::exec::run(host, args),
+                Command::Ps(args) => cli::ps::run(host, args),
+                Command::Inspect(args) => cli::inspect::run(host, args),
+                Command::Logs(args) => cli::logs::run(host, args),
+                Command::Supervise(args) => supervise::run(host, args),
+            };
         }
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),

@@ -6,10 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::KernelError;
+use ipnet::IpNet;
+
+use super::announce::Announcer;
 use super::error::Refusal;
+use super::link::{self, Kind};
 use super::netlink::Socket;
-use super::netns;
+use super::netns::{self, Found};
+use super::{Kernel, KernelError, LinkFacts, address, bridge, route, sysctl, veth};
+use crate::model::IfName;
+use crate::plan::{Key, Object, Step, Veth};
 
 /// The kernel of this host. It acts in the network namespace of the thread that made it, whichever thread uses it.
 pub struct HostKernel {
@@ -19,6 +25,7 @@ pub struct HostKernel {
     /// Whether this kernel has IPv6 at all.
     pub(super) ipv6: bool,
     socket: Mutex<Socket>,
+    announcer: Announcer,
     gate: Option<Gate>,
 }
 
@@ -53,6 +60,7 @@ impl HostKernel {
                 marker,
                 ipv6: Path::new("/proc/sys/net/ipv6").exists(),
                 socket: Mutex::new(Socket::open()?),
+                announcer: Announcer::default(),
                 gate: None,
             })
         };
@@ -90,9 +98,98 @@ impl HostKernel {
         netns::inside(&self.home, work)
     }
 
+    /// Runs one operation in the host's namespace.
+    pub(super) fn at_home_run<T: Send>(
+        &self,
+        work: &Work<'_>,
+        verb: &'static str,
+        operation: impl FnOnce() -> T + Send,
+    ) -> Result<T, KernelError> {
+        work.run(verb, || self.at_home(operation))
+    }
+
+    /// Makes a setting of the host's namespace have a value.
+    pub(super) fn set(&self, work: &Work<'_>, key: &str, value: &str) -> Result<(), KernelError> {
+        let path = sysctl::path(key).ok_or_else(|| KernelError::BadSysctl(key.to_owned()))?;
+        work.run("set sysctls of", || self.at_home(|| sysctl::ensure(&path, value)).flatten())
+    }
+
+    /// A sandbox's namespace, which must be there.
+    pub(super) fn namespace(&self, work: &Work<'_>, path: &Path) -> Result<File, KernelError> {
+        match work.run("find the namespace of", || netns::find(path))? {
+            Found::Namespace(file) => Ok(file),
+            Found::Nothing => Err(KernelError::NoNamespace(path.to_owned())),
+            Found::File | Found::Other => Err(KernelError::NotANamespace(path.to_owned())),
+        }
+    }
+
     /// What begins the alias of what is ours.
     pub(super) fn alias_prefix(&self) -> String {
         alias_prefix(&self.marker)
+    }
+}
+
+impl Kernel for HostKernel {
+    fn apply(&self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::Ensure(Object::Sysctl(wanted)) => {
+                let work = self.work(format!("sysctl {}", wanted.key));
+                let path =
+                    sysctl::path(&wanted.key).ok_or_else(|| KernelError::BadSysctl(wanted.key.clone()))?;
+                work.run("set", || self.at_home(|| sysctl::ensure(&path, &wanted.value)).flatten())
+            }
+            Step::Ensure(Object::Bridge(wanted)) => bridge::ensure(self, wanted),
+            Step::Ensure(Object::Namespace(wanted)) => netns::ensure(self, wanted),
+            Step::Ensure(Object::Veth(wanted)) => veth::ensure(self, wanted),
+            Step::Ensure(Object::DefaultRoutes(wanted)) => route::ensure(self, wanted),
+            // Others may have come to rely on it.
+            Step::Remove(Object::Sysctl(_)) => Ok(()),
+            Step::Remove(Object::Bridge(old)) => bridge::remove(self, old),
+            Step::Remove(Object::Namespace(old)) => netns::remove(self, old),
+            Step::Remove(Object::Veth(old)) => veth::remove(self, old),
+            Step::Remove(Object::DefaultRoutes(old)) => route::remove(self, old),
+        }
+    }
+
+    fn on_link_routes(&self) -> Result<Vec<IpNet>, KernelError> {
+        let alias = self.alias_prefix();
+        self.work("the host's routes".to_owned()).run("list", || route::on_link(&mut self.socket(), &alias))
+    }
+
+    fn link(&self, name: &IfName) -> Result<Option<LinkFacts>, KernelError> {
+        let work = self.work(format!("interface {name}"));
+        let Some(link) = work.run("find", || link::find(&mut self.socket(), name))? else { return Ok(None) };
+        let addresses =
+            work.run("list the addresses of", || address::list(&mut self.socket(), link.index))?;
+        let bridge = link.kind == Kind::Bridge;
+        Ok(Some(LinkFacts { bridge, addresses, mtu: link.mtu, alias: link.alias }))
+    }
+
+    fn ours(&self, marker: &str, namespaces: &Path) -> Result<Vec<Key>, KernelError> {
+        let (prefix, mut keys) = (alias_prefix(marker), Vec::new());
+        let work = self.work("the host's interfaces".to_owned());
+        for link in work.run("list", || link::list(&mut self.socket()))? {
+            let marked = link.alias.is_some_and(|alias| alias.starts_with(&prefix));
+            let Some(name) = link.name.parse::<IfName>().ok().filter(|_| marked) else { continue };
+            match link.kind {
+                Kind::Bridge => keys.push(Key::Bridge(name)),
+                Kind::Veth => keys.push(Key::Veth(name)),
+                Kind::Other => {}
+            }
+        }
+        let work = self.work(format!("the namespaces in {}", namespaces.display()));
+        keys.extend(work.run("list", || netns::pinned(namespaces))?.into_iter().map(Key::Namespace));
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    fn sysctl(&self, key: &str) -> Result<Option<String>, KernelError> {
+        let path = sysctl::path(key).ok_or_else(|| KernelError::BadSysctl(key.to_owned()))?;
+        self.work(format!("sysctl {key}")).run("read", || self.at_home(|| sysctl::read(&path)).flatten())
+    }
+
+    fn announce(&self, veth: &Veth) {
+        self.announcer.announce(veth);
     }
 }
 
@@ -120,7 +217,7 @@ impl Work<'_> {
         if let Some(gate) = &self.kernel.gate {
             gate(&Operation { verb, object: &self.object })?;
         }
-        operation().map_err(E::into)
+        operation().map_err(Into::into)
     }
 
     pub(super) fn failed(&self, verb: &'static str, refusal: Refusal) -> KernelError {

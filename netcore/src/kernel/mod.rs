@@ -8,13 +8,22 @@
 
 #![allow(unsafe_code, reason = "this is where netcore talks to the kernel itself")]
 
+mod address;
+mod announce;
+mod bridge;
 pub(crate) mod child;
+pub(crate) mod enter;
 mod error;
 mod host;
+mod inherited;
+mod link;
 mod netlink;
 mod netns;
+mod pidfd;
+mod route;
 pub(crate) mod sctp;
 mod sysctl;
+mod veth;
 
 use std::path::Path;
 
@@ -24,6 +33,8 @@ pub use self::error::KernelError;
 pub use self::host::HostKernel;
 #[doc(hidden)]
 pub use self::host::Operation;
+pub use self::inherited::inherited_sockets;
+pub use self::pidfd::PidFd;
 use crate::model::IfName;
 use crate::plan::{Key, Step, Veth};
 

@@ -3,6 +3,9 @@
 //! The messages are rtnetlink's; its connection isn't used. That one needs a runtime, sends request by request, doesn't
 //! decode extended ACKs and never notices an interrupted dump.
 //!
+//! A batch is for having no moment in between, in which a crash could leave half of something. It saves little time: five
+//! requests that make a veth took 2.9 ms in one batch, 3.2 ms one after the other.
+//!
 //! The kernel carries a request out while it is being sent, in the sending thread: when the send returns, the answers are
 //! there. A socket belongs for life to the namespace of the thread that opened it.
 
@@ -268,7 +271,7 @@ mod tests {
 
     #[test]
     fn an_extended_ack_has_its_text_behind_the_whole_or_the_capped_request() {
-        let mut request = vec![0; 22];
+        let mut request = [0; 22];
         request[..4].copy_from_slice(&22u32.to_ne_bytes());
         let offset = [8u16.to_ne_bytes(), 2u16.to_ne_bytes(), [1, 0], [0, 0]].concat();
         let words = [&7u16.to_ne_bytes()[..], &1u16.to_ne_bytes(), b"no\0", &[0]].concat();

@@ -12,16 +12,28 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::panic;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use rtnetlink::LinkUnspec;
+
+use super::host::Work;
+use super::netlink::{Request, Socket};
+use super::{HostKernel, KernelError, sysctl};
+use crate::plan::Namespace;
 
 /// The thread's own namespace.
 const CURRENT: &str = "/proc/thread-self/ns/net";
+/// A new namespace's loopback interface has always this number.
+const LOOPBACK: u32 = 1;
+/// What Docker lets everybody in a sandbox do: ping, and bind low ports.
+const SETTINGS: [(&str, &str); 2] =
+    [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
 /// What such a thread does needs little room.
 const STACK: usize = 256 << 10;
 
@@ -43,6 +55,51 @@ pub(super) enum Found {
     Other,
 }
 
+/// Makes a sandbox's namespace be there. One that is pinned is complete: the pin comes last.
+pub(super) fn ensure(kernel: &HostKernel, namespace: &Namespace) -> Result<(), KernelError> {
+    let path = &namespace.path;
+    let work = kernel.work(format!("network namespace {}", path.display()));
+    match work.run("find", || find(path))? {
+        Found::Namespace(_) => return Ok(()),
+        Found::Nothing if namespace.adopted => return Err(KernelError::NoNamespace(path.clone())),
+        Found::Nothing => {}
+        // What a crash between making the file and pinning leaves, or a pin from before a reboot.
+        Found::File if !namespace.adopted => {}
+        Found::File | Found::Other => return Err(KernelError::NotANamespace(path.clone())),
+    }
+    let made = work
+        .run("prepare the file of", || prepare(path))
+        .and_then(|()| work.run("create", || make(|| furnish(&work, path)))?);
+    if made.is_err() {
+        // If the file was there before, it was of no use.
+        if let Err(error) = unpin(path) {
+            tracing::warn!(path = %path.display(), %error, "half-made network namespace left behind");
+        }
+    }
+    made
+}
+
+/// Makes a sandbox's namespace be gone, if it is ours.
+pub(super) fn remove(kernel: &HostKernel, namespace: &Namespace) -> Result<(), KernelError> {
+    if namespace.adopted {
+        return Ok(());
+    }
+    let work = kernel.work(format!("network namespace {}", namespace.path.display()));
+    work.run("unpin", || unpin(&namespace.path))
+}
+
+/// What each sandbox has, in the calling thread's namespace, and at last its pin.
+fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
+    work.run("set up the loopback interface of", || {
+        let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+        Socket::open()?.batch(vec![Request::change(RouteNetlinkMessage::SetLink(up))])
+    })?;
+    for (key, value) in SETTINGS {
+        work.run("set sysctls of", || sysctl::path(key).map_or(Ok(()), |path| sysctl::write(&path, value)))?;
+    }
+    work.run("pin", || pin(path))
+}
+
 /// The calling thread's network namespace.
 pub(super) fn current() -> io::Result<File> {
     File::open(CURRENT)
@@ -50,18 +107,18 @@ pub(super) fn current() -> io::Result<File> {
 
 /// Looks at a path.
 pub(super) fn find(path: &Path) -> io::Result<Found> {
-    // Not blocking: it may be a pipe.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(error),
-    };
-    if fstatfs(&file)?.filesystem_type() == NSFS_MAGIC {
-        // SAFETY: the descriptor is open, and this request takes no argument and touches no memory.
-        let kind = unsafe { namespace_kind(file.as_raw_fd()) }?;
-        return Ok(if kind == libc::CLONE_NEWNET { Found::Namespace(file) } else { Found::Other });
+    // Not opened before it is known to be a namespace: opening some devices has effects.
+    match statfs(path) {
+        Ok(on) if on.filesystem_type() == NSFS_MAGIC => {}
+        Ok(_) => return Ok(if fs::metadata(path)?.is_file() { Found::File } else { Found::Other }),
+        Err(Errno::ENOENT) => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
     }
-    Ok(if file.metadata()?.is_file() { Found::File } else { Found::Other })
+    let file = File::open(path)?;
+    // SAFETY: the descriptor is open, and this request takes no argument and touches no memory. To another kind of file
+    // that took the path meanwhile it means nothing.
+    let kind = unsafe { namespace_kind(file.as_raw_fd()) }?;
+    Ok(if kind == libc::CLONE_NEWNET { Found::Namespace(file) } else { Found::Other })
 }
 
 /// Runs `work` on a throw-away thread in a namespace.
@@ -73,7 +130,7 @@ pub(super) fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send)
 }
 
 /// Makes a namespace and runs `work` in it, on a throw-away thread. Unless `work` pins it, it ends with that.
-pub(super) fn make<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+fn make<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     on_a_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET)?;
         Ok(work())
@@ -89,7 +146,7 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
 }
 
 /// Makes the file that a namespace is to be pinned on, and its directory. A file that is there serves.
-pub(super) fn prepare(path: &Path) -> io::Result<()> {
+fn prepare(path: &Path) -> io::Result<()> {
     if let Some(directory) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
     }
@@ -97,12 +154,12 @@ pub(super) fn prepare(path: &Path) -> io::Result<()> {
 }
 
 /// Pins the calling thread's namespace.
-pub(super) fn pin(path: &Path) -> io::Result<()> {
+fn pin(path: &Path) -> io::Result<()> {
     Ok(mount(Some(CURRENT), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// Unpins whatever is there, so often as it is pinned, and removes the file. What isn't there is fine.
-pub(super) fn unpin(path: &Path) -> io::Result<()> {
+fn unpin(path: &Path) -> io::Result<()> {
     loop {
         match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
@@ -115,4 +172,20 @@ pub(super) fn unpin(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// The files in a directory, which are what namespaces are pinned on, now or once. No directory is one without files.
+pub(super) fn pinned(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        entries => entries?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
 }

@@ -32,8 +32,16 @@ pub(super) fn write(path: &Path, value: &str) -> io::Result<()> {
     io::Write::write_all(&mut fs::OpenOptions::new().write(true).open(path)?, value.as_bytes())
 }
 
+/// Makes it have the value.
+pub(super) fn ensure(path: &Path, value: &str) -> io::Result<()> {
+    match read(path)? {
+        Some(present) if same(&present, value) => Ok(()),
+        _ => write(path, value),
+    }
+}
+
 /// Whether two texts are one value: the kernel writes tabs where people write blanks.
-pub(super) fn same(a: &str, b: &str) -> bool {
+fn same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Command, ValueEnum};
@@ -33,7 +34,17 @@ enum Kind {
 }
 
 /// Prints completions of `tree`, or writes its manual pages.
-pub(crate) fn run(args: &Args, tree: Command) -> Result<()> {
+pub(crate) fn run(args: &Args, tree: Command) -> ExitCode {
+    match make(args, tree) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "portmap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn make(args: &Args, tree: Command) -> Result<()> {
     let shell = match args.kind {
         Kind::Bash => Shell::Bash,
         Kind::Elvish => Shell::Elvish,

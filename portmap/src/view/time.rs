@@ -26,7 +26,6 @@ pub(crate) fn age(age: Duration) -> String {
 }
 
 /// `5 minutes ago`.
-#[cfg_attr(not(test), expect(dead_code, reason = "`ps` says it"))]
 pub(crate) fn ago(since: Duration) -> String {
     format!("{} ago", age(since))
 }

@@ -83,7 +83,7 @@ struct Failure {
 }
 
 /// Runs a command of the daemon at `host`.
-pub(crate) fn run(args: &Args, host: Option<&str>) -> ExitCode {
+pub(crate) fn run(host: Option<&str>, args: &Args) -> ExitCode {
     let (mut input, mut err) = (io::stdin().lock(), io::stderr().lock());
     let mut out = BufWriter::new(io::stdout().lock());
     let mut console = Console { input: &mut input, out: &mut out, err: &mut err };
