@@ -4,6 +4,7 @@
 
 mod cli;
 mod client;
+mod daemon;
 mod seconds;
 mod supervise;
 mod userland_proxy;
@@ -35,9 +36,11 @@ struct Cli {
     #[command(flatten)]
     publish: cli::publish::Args,
 
-    /// The daemon to talk to
-    #[arg(short = 'H', long, global = true, env = "PORTMAP_HOST", value_name = "URL")]
-    host: Option<String>,
+    /// The daemon to talk to [env: PORTMAP_HOST] [default: unix:///run/portmap/portmap.sock]
+    ///
+    /// For the daemon itself: where it listens. There it may be given several times, and the environment says nothing.
+    #[arg(short = 'H', long, global = true, value_name = "URL", action = ArgAction::Append)]
+    host: Vec<String>,
 
     /// Print version
     #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
@@ -70,6 +73,8 @@ enum Command {
     Inspect(cli::inspect::Args),
     /// Show what a sandbox's command wrote in the background
     Logs(cli::logs::Args),
+    /// Run the daemon, which keeps networks and sandboxes
+    Daemon(Box<cli::daemon::Args>),
     #[command(hide = true)]
     Supervise(supervise::Args),
     /// Print a shell's completions, or write manual pages
@@ -79,7 +84,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
-        Ok(Cli { command: Some(command), host, .. }) => {
+        Ok(Cli { command: Some(command), host: hosts, .. }) => {
+            let host = hosts.last().cloned().or_else(host_of_environment);
             let host = host.as_deref();
             return match &command {
                 Command::Network(args) => cli::network::run(host, args),
@@ -95,6 +101,7 @@ fn main() -> ExitCode {
                 Command::Ps(args) => cli::ps::run(host, args),
                 Command::Inspect(args) => cli::inspect::run(host, args),
                 Command::Logs(args) => cli::logs::run(host, args),
+                Command::Daemon(args) => cli::daemon::run(args, hosts),
                 Command::Supervise(args) => supervise::run(host, args),
             };
         }
@@ -109,6 +116,11 @@ fn main() -> ExitCode {
             ExitCode::from(OUR_OWN_FAILURE)
         }
     }
+}
+
+/// The daemon that all commands talk to unless they are told otherwise.
+fn host_of_environment() -> Option<String> {
+    std::env::var("PORTMAP_HOST").ok().filter(|host| !host.is_empty())
 }
 
 /// Whether what clap has to say was asked for, or is the answer to half a command.

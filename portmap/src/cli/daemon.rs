@@ -2,7 +2,8 @@
 //!
 //! Not here: what the flags mean together with the configuration file (`daemon::settings`).
 
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -121,16 +122,23 @@ flags! {
 }
 
 /// Runs the daemon until it is told to end, or has nothing more to do.
-pub(crate) fn run(args: &Args, hosts: Vec<String>) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args, hosts: Vec<String>) -> ExitCode {
+    match try_run(args, hosts) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "portmap: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn try_run(args: &Args, hosts: Vec<String>) -> Result<()> {
     let mut given = args.given();
     if !hosts.is_empty() {
         given.insert("hosts", hosts);
     }
-    let file = args.config_file.clone();
-    let must_exist = file.is_some();
-    let file = file.unwrap_or_else(|| DEFAULT_FILE.into());
-    let settings = Settings::read(given, &file, must_exist)?;
-    let launch = Launch { settings, file, idle_timeout: args.idle_timeout, on_demand: args.on_demand };
-    daemon::run(launch).context("failed to start daemon")?;
-    Ok(ExitCode::SUCCESS)
+    let file = args.config_file.as_deref();
+    let settings = Settings::read(given, file.unwrap_or_else(|| Path::new(DEFAULT_FILE)), file.is_some())?;
+    let launch = Launch { settings, idle_timeout: args.idle_timeout, on_demand: args.on_demand };
+    daemon::run(launch).context("failed to start daemon")
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod create;
+pub(crate) mod daemon;
 mod env_file;
 pub(crate) mod exec;
 pub(crate) mod inspect;

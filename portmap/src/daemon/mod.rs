@@ -26,7 +26,7 @@ use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -56,8 +56,6 @@ const LAST_OPERATIONS: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) settings: Settings,
-    /// The configuration file, whether it exists or not.
-    pub(crate) file: PathBuf,
     pub(crate) idle_timeout: Option<Duration>,
     /// Whether a client started it.
     pub(crate) on_demand: bool,

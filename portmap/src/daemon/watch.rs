@@ -120,9 +120,12 @@ impl State {
                     end_of(supervisor).await;
                 }
             };
-            tokio::select! {
-                () = vanished => state.vanished(id).await,
-                _ = reported.wait_for(Option::is_some) => {}
+            let has_vanished = tokio::select! {
+                () = vanished => true,
+                () = async { drop(reported.wait_for(Option::is_some).await) } => false,
+            };
+            if has_vanished {
+                state.vanished(id).await;
             }
         });
     }
@@ -173,6 +176,7 @@ impl State {
 }
 
 /// Waits for the end of a process.
+#[expect(deprecated, reason = "the other form is unsafe; here the descriptor is owned by what is registered")]
 async fn end_of(process: Arc<PidFd>) {
     let registered = AsyncFd::with_interest(process, Interest::READABLE);
     match registered {

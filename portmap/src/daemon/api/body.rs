@@ -17,9 +17,6 @@ const LIMIT: usize = 512 * 1024;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Fields(Map<String, Value>);
 
-/// The same, where a request may have no body at all.
-pub(super) struct Optional(pub(super) Fields);
-
 type Result<T> = std::result::Result<T, Refusal>;
 
 impl Fields {
@@ -141,15 +138,6 @@ impl<S: Sync> FromRequest<S> for Fields {
             return Err(Refusal::invalid("invalid JSON: got EOF while reading request body"));
         }
         Self::parse(&body)
-    }
-}
-
-impl<S: Sync> FromRequest<S> for Optional {
-    type Rejection = Refusal;
-
-    async fn from_request(request: Request, _: &S) -> Result<Self> {
-        let body = read(request).await?;
-        if body.is_empty() { Ok(Self(Fields::default())) } else { Ok(Self(Fields::parse(&body)?)) }
     }
 }
 

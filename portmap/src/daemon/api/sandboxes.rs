@@ -18,7 +18,7 @@ use nix::sys::signal::Signal;
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::body::{Fields, Optional};
+use super::body::Fields;
 use super::query::Params;
 use super::reply::{Json, Refusal};
 use super::version::Version;
