@@ -29,8 +29,10 @@ pub(super) struct State {
     pub(super) routes: Vec<IpNet>,
     pub(super) marker: String,
     pub(super) announced: Vec<IfName>,
-    /// How many changes go well before one fails.
+    /// How many steps go well before one fails.
     pub(super) fail_after: Option<usize>,
+    /// Whether the firewall's tools fail.
+    pub(super) tools_fail: bool,
     /// Inputs of the tools.
     pub(super) rules: Vec<String>,
 }
@@ -42,6 +44,11 @@ impl Fake {
 }
 
 impl State {
+    /// Whether the rules drop what is routed for others, since they were last cleared.
+    pub(super) fn drops_foreign(&self) -> bool {
+        self.rules.iter().any(|rules| rules.contains("not ours"))
+    }
+
     fn may(&mut self) -> bool {
         match self.fail_after.as_mut() {
             Some(0) => {
@@ -134,7 +141,7 @@ impl Kernel for Fake {
 impl Tools for Fake {
     fn run(&mut self, program: &'static str, _: &[&str], input: &str) -> Result<String, ToolError> {
         let mut state = self.state();
-        if !state.may() {
+        if state.tools_fail {
             return Err(ToolError::Refused { program, stderr: "no".into() });
         }
         state.rules.push(input.to_owned());

@@ -1,10 +1,10 @@
-//! Each change of the kernel and of the rules fails in turn: nothing half-made remains.
+//! Each step in the kernel fails in turn, and so do the firewall's tools: nothing half-made remains.
 
 use super::lab::*;
 use crate::controller::{Controller, ControllerError, NetworkRequest};
 use crate::model::EndpointSettings;
 
-/// Runs an operation until it goes well, with one more change going well each time.
+/// Runs an operation until it goes well, with one more step going well each time.
 fn fail_in_turn(
     lab: &Lab,
     controller: &Controller,
@@ -20,8 +20,8 @@ fn fail_in_turn(
             assert!(done.is_ok() && turn >= least, "{done:?} after {turn}");
             return;
         }
-        assert!(done.is_err(), "change {turn} failed, the operation didn't");
-        assert_eq!(lab.snapshot(controller), before, "change {turn}");
+        assert!(done.is_err(), "step {turn} failed, the operation didn't");
+        assert_eq!(lab.snapshot(controller), before, "step {turn}");
     }
 }
 
@@ -30,9 +30,26 @@ fn a_network_that_cannot_be_made_or_removed_leaves_all_as_before() {
     let lab = Lab::new();
     let controller = lab.open();
     let request = NetworkRequest { ipv6: Some(true), ..with_subnet("n", "10.1.0.0/24") };
-    // Rules, two sysctls for IPv6, one for IPv4, the bridge.
-    fail_in_turn(&lab, &controller, 5, |c| c.create_network(request.clone()).map(drop));
-    fail_in_turn(&lab, &controller, 2, |c| c.remove_network("n").map(drop));
+    // Two sysctls for IPv6, one for IPv4, the bridge.
+    fail_in_turn(&lab, &controller, 4, |c| c.create_network(request.clone()).map(drop));
+    fail_in_turn(&lab, &controller, 1, |c| c.remove_network("n").map(drop));
+}
+
+#[test]
+fn without_its_rules_a_network_is_neither_made_nor_removed() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    for operation in [
+        |c: &Controller| c.create_network(with_subnet("n", "10.1.0.0/24")).map(drop),
+        |c: &Controller| c.remove_network("n").map(drop),
+    ] {
+        let before = lab.snapshot(&controller);
+        lab.kernel.state().tools_fail = true;
+        assert_eq!(text(operation(&controller)), (500, "nft failed: no".into()));
+        assert_eq!(lab.snapshot(&controller), before);
+        lab.kernel.state().tools_fail = false;
+        operation(&controller).unwrap();
+    }
 }
 
 #[test]
