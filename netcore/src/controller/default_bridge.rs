@@ -142,7 +142,7 @@ fn subnet(flags: &Flags, on_device: &[IpNet], adopted: bool) -> Result<Option<Su
     let holds = |net: &&IpNet| range.is_none_or(|range| net.contains(&range));
     // An address on a device of our own that contradicts the flags is one of earlier flags.
     let usable = on_device.iter().find(holds).or_else(|| on_device.first().filter(|_| adopted));
-    let mut spec = match (flags.address.or(usable.copied()), range) {
+    let mut spec = match (flags.address.or_else(|| usable.copied()), range) {
         (Some(address), range) => {
             SubnetSpec { range, gateway: Some(address.addr()), ..SubnetSpec::new(address.trunc()) }
         }

@@ -69,7 +69,7 @@ pub enum ControllerError {
     Settings(Vec<SettingsError>),
     /// A sandbox couldn't be attached to its networks.
     #[error("failed to set up container networking: {0}")]
-    Start(Box<ControllerError>),
+    Start(Box<Self>),
     /// The sandbox runs already.
     #[error("container {0} is already running")]
     AlreadyRunning(SandboxName),
@@ -86,7 +86,7 @@ pub enum ControllerError {
     SameName,
     /// The new name can't be had.
     #[error("Error when allocating new name: {0}")]
-    Rename(Box<ControllerError>),
+    Rename(Box<Self>),
     /// Somebody prunes already.
     #[error("a prune operation is already running")]
     Pruning,

@@ -75,7 +75,7 @@ impl Controller {
     pub fn remove_network(&self, reference: &str) -> Result<Network> {
         let inner = &*self.0;
         let argument = reference.to_owned();
-        let network = inner.store.read(move |tx| Ok::<_, StoreError>(tx.resolve_network(&argument)?))?;
+        let network = inner.store.read(move |tx| tx.resolve_network(&argument))?;
         network.name.check_removable()?;
         let _guard = inner.locks.take([(Key::Network(network.id), Access::Alone)].into());
         inner.drop_network(network.id).map_err(|error| match error {

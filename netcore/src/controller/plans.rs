@@ -9,8 +9,7 @@ use super::{Inner, Result};
 use crate::driver::{self, HostSettings};
 use crate::kernel::KernelError;
 use crate::model::{
-    Candidate, Endpoint, EndpointSettings, Family, Network, NetworkMode, Sandbox, SandboxState, compare,
-    default_route,
+    Candidate, Endpoint, EndpointSettings, Family, Network, Sandbox, SandboxState, compare, default_route,
 };
 use crate::plan::{DefaultRoutes, Namespace, Object, Plan, Step, Veth};
 
@@ -101,11 +100,6 @@ pub(super) fn new_interfaces(before: &Plan, after: &Plan) -> Vec<Veth> {
         _ => None,
     };
     steps.filter_map(veth).collect()
-}
-
-/// Whether sandboxes of this mode have a stack of their own.
-pub(super) const fn has_own_stack(mode: &NetworkMode) -> bool {
-    !mode.is_shared()
 }
 
 impl Inner {

@@ -23,6 +23,9 @@ const LOST_WITH_BOOT: i32 = 255;
 /// The exit code of what vanished while nobody looked: as if it had been killed.
 const LOST: i32 = 137;
 
+/// A sandbox that runs, and where it is.
+type Lives = (Sandbox, Vec<Attachment>);
+
 /// A sandbox that was ended because its process was gone.
 pub(super) struct Stale {
     sandbox: Sandbox,
@@ -116,7 +119,7 @@ impl Inner {
     }
 
     /// Removes the files of runs that are over.
-    fn remove_runs(&self, running: &[(Sandbox, Vec<Attachment>)], ended: &[Stale]) {
+    fn remove_runs(&self, running: &[Lives], ended: &[Stale]) {
         let kept: BTreeSet<PathBuf> = running.iter().map(|(sandbox, _)| self.root.run(sandbox.id)).collect();
         self.root.runs().iter().filter(|path| !kept.contains(*path)).for_each(|path| remove_dir(path));
         let removed = ended.iter().filter(|stale| stale.sandbox.config.auto_remove);
@@ -125,7 +128,7 @@ impl Inner {
 }
 
 /// All networks, and the sandboxes that run.
-fn facts(tx: &ReadTx<'_>) -> Result<(Vec<Network>, Vec<(Sandbox, Vec<Attachment>)>)> {
+fn facts(tx: &ReadTx<'_>) -> Result<(Vec<Network>, Vec<Lives>)> {
     let running = |sandbox: &Sandbox| matches!(sandbox.state, SandboxState::Running(_));
     let running = tx.sandboxes()?.into_iter().filter(running);
     let with_endpoints = |sandbox: Sandbox| -> Result<_, StoreError> {

@@ -129,17 +129,17 @@ pub enum DriverError {
     InternalGateway,
     /// Two networks on one device, or with one address.
     #[error(
-        "cannot create network {id} ({device}): conflicts with network {other} ({other_device}): networks have {what}"
+        "cannot create network {id} ({}): conflicts with network {other} ({}): networks have {what}",
+        devices.0,
+        devices.1
     )]
     Conflict {
         /// The network that is to be.
         id: NetworkId,
-        /// Its device.
-        device: IfName,
         /// The network that is.
         other: NetworkId,
-        /// Its device.
-        other_device: IfName,
+        /// Their devices.
+        devices: Box<(IfName, IfName)>,
         /// What they have in common.
         what: &'static str,
     },

@@ -71,7 +71,8 @@ impl Driver for Bridge {
         } else {
             return Ok(());
         };
-        Err(DriverError::Conflict { id: network.id, device, other: other.id, other_device, what })
+        let devices = Box::new((device, other_device));
+        Err(DriverError::Conflict { id: network.id, other: other.id, devices, what })
     }
 
     fn device(&self, network: &Network) -> Option<IfName> {
