@@ -3,15 +3,19 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod client;
+mod daemon;
 mod seconds;
+mod supervise;
 mod userland_proxy;
+mod view;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::error::ErrorKind;
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 
 /// What `docker run` exits with when Docker itself fails, not the command it runs.
 const OUR_OWN_FAILURE: u8 = 125;
@@ -26,20 +30,83 @@ const OUR_OWN_FAILURE: u8 = 125;
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     #[command(flatten)]
     publish: cli::publish::Args,
+
+    /// The daemon to talk to [env: PORTMAP_HOST] [default: unix:///run/portmap/portmap.sock]
+    ///
+    /// For the daemon itself: where it listens. There it may be given several times, and the environment says nothing.
+    #[arg(short = 'H', long, global = true, value_name = "URL", action = ArgAction::Append)]
+    host: Vec<String>,
 
     /// Print version
     #[arg(short, long, short_alias = 'V', action = ArgAction::Version)]
     version: (),
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Manage networks
+    Network(Box<cli::network::Args>),
+    /// Run a command in a sandbox of its own
+    Run(cli::run::Args),
+    /// Create a sandbox, to be started later
+    Create(cli::create::Args),
+    /// Start sandboxes
+    Start(cli::start::Args),
+    /// Stop sandboxes
+    Stop(cli::stop::Args),
+    /// Restart sandboxes
+    Restart(cli::restart::Args),
+    /// Rename a sandbox
+    Rename(cli::rename::Args),
+    /// Remove sandboxes
+    Rm(cli::rm::Args),
+    /// Run a command in a running sandbox
+    Exec(cli::exec::Args),
+    /// List sandboxes
+    Ps(cli::ps::Args),
+    /// Show all about sandboxes and networks
+    Inspect(cli::inspect::Args),
+    /// Show what a sandbox's command wrote in the background
+    Logs(cli::logs::Args),
+    /// Run the daemon, which keeps networks and sandboxes
+    Daemon(Box<cli::daemon::Args>),
+    #[command(hide = true)]
+    Supervise(supervise::Args),
+    /// Print a shell's completions, or write manual pages
+    #[command(hide = true)]
+    Completions(cli::completions::Args),
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
-        Ok(cli) => cli::publish::run(cli.publish),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            to_the_end_or_enough(error.print()).context("cannot print")
+        Ok(Cli { command: Some(command), host: hosts, .. }) => {
+            let host = hosts.last().cloned().or_else(host_of_environment);
+            let host = host.as_deref();
+            return match &command {
+                Command::Network(args) => cli::network::run(host, args),
+                Command::Completions(args) => cli::completions::run(args, Cli::command()),
+                Command::Run(args) => cli::run::run(host, args),
+                Command::Create(args) => cli::create::run(host, args),
+                Command::Start(args) => cli::start::run(host, args),
+                Command::Stop(args) => cli::stop::run(host, args),
+                Command::Restart(args) => cli::restart::run(host, args),
+                Command::Rename(args) => cli::rename::run(host, args),
+                Command::Rm(args) => cli::rm::run(host, args),
+                Command::Exec(args) => cli::exec::run(host, args),
+                Command::Ps(args) => cli::ps::run(host, args),
+                Command::Inspect(args) => cli::inspect::run(host, args),
+                Command::Logs(args) => cli::logs::run(host, args),
+                Command::Daemon(args) => cli::daemon::run(args, hosts),
+                Command::Supervise(args) => supervise::run(host, args),
+            };
         }
+        Ok(cli) => cli::publish::run(cli.publish),
+        Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
         Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
     };
     match outcome {
@@ -49,6 +116,21 @@ fn main() -> ExitCode {
             ExitCode::from(OUR_OWN_FAILURE)
         }
     }
+}
+
+/// The daemon that all commands talk to unless they are told otherwise.
+fn host_of_environment() -> Option<String> {
+    std::env::var("PORTMAP_HOST").ok().filter(|host| !host.is_empty())
+}
+
+/// Whether what clap has to say was asked for, or is the answer to half a command.
+fn is_wanted(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    )
 }
 
 /// A reader that has gone has read what it wanted: no failure.
@@ -78,8 +160,6 @@ fn usage_error(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

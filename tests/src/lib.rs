@@ -13,5 +13,6 @@ pub mod need;
 pub mod proc;
 pub mod proxy;
 pub mod servers;
+pub mod standin;
 pub mod traffic;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -38,6 +39,19 @@ impl Proc {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().unwrap_or_else(|e| panic!("can't start {command:?}: {e}"));
         Self { child, program, stdout, stderr }
+    }
+
+    /// Starts it with a terminal as its stdin, stdout and stderr.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    #[must_use]
+    pub fn on_terminal(command: &mut Command, terminal: OwnedFd) -> Self {
+        let copy = || terminal.try_clone().expect("a second handle");
+        command.stdin(copy()).stdout(copy()).stderr(copy()).process_group(0);
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().unwrap_or_else(|e| panic!("can't start {command:?}: {e}"));
+        Self { child, program, stdout: kept().0, stderr: kept().0 }
     }
 
     /// The process id.

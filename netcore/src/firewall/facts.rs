@@ -6,53 +6,10 @@
 //! Not here: rules (`nftables`, `iptables`); ports, which publishing adds.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The kernel's limit is `IFNAMSIZ`, with a zero at the end.
-const LONGEST_NAME: usize = 15;
-
-/// Name of an interface that rules can be written for: 1 to 15 of `A-Z a-z 0-9 _ . -`, not `.` or `..`, no leading `-`.
-///
-/// The kernel takes more. But `*` (nft), `+` (iptables) and quotes mean something in a rule, where the first two would
-/// quietly make it match other interfaces; `all` and `default` are sysctl's.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct IfName(Box<str>);
-
-/// Not a name for an interface.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid interface name {0:?}: use 1 to 15 of the characters A-Z a-z 0-9 _ . - (not \"-\" first, and not \".\", \"..\", \"all\", \"default\")"
-)]
-pub struct BadIfName(pub String);
-
-impl IfName {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for IfName {
-    type Err = BadIfName;
-
-    fn from_str(name: &str) -> Result<Self, BadIfName> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-        let ok = (1..=LONGEST_NAME).contains(&name.len())
-            && name.bytes().all(allowed)
-            && !name.starts_with('-')
-            && !matches!(name, "." | ".." | "all" | "default");
-        if ok { Ok(Self(name.into())) } else { Err(BadIfName(name.to_owned())) }
-    }
-}
-
-impl fmt::Display for IfName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::model::IfName;
 
 /// How packets get from outside to a network's containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,7 +20,8 @@
 //! rule of somebody else's in the forward path can let it pass then.
 //!
 //! ```no_run
-//! use netcore::firewall::{BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, IfName};
+//! use netcore::firewall::{BackendChoice, BridgeNetwork, Facts, Firewall, Foreign};
+//! use netcore::model::IfName;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut network = BridgeNetwork::new("portmap0".parse::<IfName>()?);
@@ -39,5 +40,5 @@ mod tests;
 mod tools;
 
 pub use apply::{Backend, BackendChoice, Firewall, UnknownBackend};
-pub use facts::{BadIfName, BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode, IfName};
+pub use facts::{BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode};
 pub use tools::{HostTools, ToolError, Tools};

@@ -23,6 +23,12 @@ pub trait Tools {
     fn run(&mut self, program: &'static str, arguments: &[&str], input: &str) -> Result<String, ToolError>;
 }
 
+impl<T: Tools + ?Sized> Tools for Box<T> {
+    fn run(&mut self, program: &'static str, arguments: &[&str], input: &str) -> Result<String, ToolError> {
+        (**self).run(program, arguments, input)
+    }
+}
+
 /// The tools that are installed on this host.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HostTools;

@@ -46,6 +46,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use bitmap::{AddressError, AddressSet};
 pub use config::{BadConfig, BadPart, GatherError, SubnetConfig, SubnetSpec, gather};
@@ -123,7 +124,8 @@ impl fmt::Display for AddressSpace {
 }
 
 /// Names a pool to the manager that gave it out; nobody else looks inside.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct PoolId(String);
 
 impl PoolId {

@@ -1,6 +1,90 @@
-//! The only room with system calls that need `unsafe`. Each of its functions is safe to call.
+//! The only room with system calls that need `unsafe`, and the only one that changes the host's network. Each of its
+//! functions is safe to call.
+//!
+//! [`Kernel`] is what the controller sees: it makes steps of a [plan](crate::plan) true. [`HostKernel`] does so on this
+//! host.
+//!
+//! Not here: what must exist (`plan`), and the firewall, which has tools of its own ([`firewall`](crate::firewall)).
 
 #![allow(unsafe_code, reason = "this is where netcore talks to the kernel itself")]
 
+mod address;
+mod announce;
+mod bridge;
 pub(crate) mod child;
+pub(crate) mod enter;
+mod error;
+mod host;
+mod inherited;
+mod link;
+mod netlink;
+mod netns;
+mod pidfd;
+mod route;
 pub(crate) mod sctp;
+mod sysctl;
+mod veth;
+
+use std::path::Path;
+
+use ipnet::IpNet;
+
+pub use self::error::KernelError;
+pub use self::host::HostKernel;
+#[doc(hidden)]
+pub use self::host::Operation;
+pub use self::inherited::inherited_sockets;
+pub use self::pidfd::PidFd;
+use crate::model::IfName;
+use crate::plan::{Key, Step, Veth};
+
+/// What the controller asks of the kernel.
+pub trait Kernel: Send + Sync {
+    /// Makes a step true. Doing it twice is doing it once. On failure nothing of an object that was not there remains.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or something that isn't ours is in the way.
+    fn apply(&self, step: &Step) -> Result<(), KernelError>;
+
+    /// Subnets that this host reaches directly, without those of our own bridges: what a new network must not overlap.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    fn on_link_routes(&self) -> Result<Vec<IpNet>, KernelError>;
+
+    /// What there is to know about an interface; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// If the kernel can't be asked.
+    fn link(&self, name: &IfName) -> Result<Option<LinkFacts>, KernelError>;
+
+    /// Bridges and veth pairs that bear the marker, and the namespaces pinned in a directory. A file that pins nothing
+    /// any more counts: removing it is how it goes.
+    ///
+    /// # Errors
+    /// If they can't be listed.
+    fn ours(&self, marker: &str, namespaces: &Path) -> Result<Vec<Key>, KernelError>;
+
+    /// A setting under `/proc/sys`, by its path below that; `None` if this kernel doesn't have it.
+    ///
+    /// # Errors
+    /// If it is there but can't be read.
+    fn sysctl(&self, key: &str) -> Result<Option<String>, KernelError>;
+
+    /// Tells the neighbours of a sandbox's interface who has its addresses now: three times, a second apart, in the
+    /// background. A failure is only logged.
+    fn announce(&self, veth: &Veth);
+}
+
+/// An interface of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Whether it is a bridge.
+    pub bridge: bool,
+    /// Its addresses, each with the length of its subnet's prefix; without IPv6 link-local ones.
+    pub addresses: Vec<IpNet>,
+    /// Maximum size of a packet.
+    pub mtu: u32,
+    /// Its alias, which says whose it is: `portmap:<marker>:…` for ours.
+    pub alias: Option<String>,
+}

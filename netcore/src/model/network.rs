@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::ipam::PoolId;
+
 use super::election::Family;
 use super::id::NetworkId;
 use super::name::NetworkName;
@@ -50,6 +52,9 @@ pub struct Network {
     /// `--label`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Its device was there before it, and stays when it goes.
+    #[serde(default)]
+    pub adopted: bool,
 }
 
 /// How far a network reaches.
@@ -87,6 +92,9 @@ pub struct Subnet {
     /// Addresses that nobody gets, by name.
     #[serde(default)]
     pub aux: BTreeMap<String, IpAddr>,
+    /// What the address manager calls the block; `None` on one it knows nothing of.
+    #[serde(default)]
+    pub pool: Option<PoolId>,
 }
 
 impl Default for Ipam {
@@ -114,7 +122,7 @@ impl fmt::Display for Scope {
 impl Subnet {
     /// A block and nothing else.
     pub const fn new(subnet: IpNet) -> Self {
-        Self { subnet, range: None, gateway: None, aux: BTreeMap::new() }
+        Self { subnet, range: None, gateway: None, aux: BTreeMap::new(), pool: None }
     }
 
     /// The family of its addresses.
@@ -147,6 +155,12 @@ impl Network {
     /// Whether it exists without having been created.
     pub fn is_predefined(&self) -> bool {
         self.name.is_reserved()
+    }
+
+    /// Where its sandboxes send what isn't local; nowhere from an internal network.
+    pub fn default_gateway(&self, family: Family) -> Option<IpAddr> {
+        let subnet = self.subnets.iter().find(|subnet| subnet.family() == family)?;
+        if self.internal { None } else { subnet.default_gateway() }
     }
 
     /// The block that holds `address`.

@@ -9,6 +9,8 @@ use std::str::FromStr;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::ipam::PoolId;
+
 use super::id::{EndpointId, NetworkId, SandboxId};
 use super::mac::Mac;
 use super::mode::{NetworkMode, TargetState};
@@ -224,8 +226,8 @@ pub struct Endpoint {
 /// An address that is taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Lease {
-    /// The pool it was taken from, in the words of the address manager.
-    pub pool: String,
+    /// The pool it was taken from.
+    pub pool: PoolId,
     /// The address.
     pub address: IpAddr,
     /// Who has it; none for a gateway or an auxiliary address.
@@ -257,6 +259,12 @@ impl Sandbox {
     /// The hostname: what was asked for, or the short id.
     pub fn hostname(&self) -> String {
         self.config.hostname.clone().unwrap_or_else(|| self.id.short())
+    }
+}
+
+impl fmt::Display for BootId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

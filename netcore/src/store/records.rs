@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 
 use super::tx::{Broken, encode};
 use super::{ReadTx, StoreError, WriteTx};
+use crate::ipam::PoolId;
 use crate::model::{
     Endpoint, EndpointId, Kind, Lease, MatchedOn, Network, NetworkId, NetworkName, ResolveError, Sandbox,
     SandboxId, SandboxName, name_of,
@@ -126,8 +127,8 @@ impl ReadTx<'_> {
     ///
     /// # Errors
     /// If the store can't be read.
-    pub fn leases_of_pool(&self, pool: &str) -> Result<Vec<Lease>, StoreError> {
-        self.some_leases("SELECT pool, address, endpoint FROM lease WHERE pool = ?1", [pool])
+    pub fn leases_of_pool(&self, pool: &PoolId) -> Result<Vec<Lease>, StoreError> {
+        self.some_leases("SELECT pool, address, endpoint FROM lease WHERE pool = ?1", [pool.as_str()])
     }
 
     /// The leases of an endpoint, by pool and address.
@@ -154,7 +155,11 @@ impl ReadTx<'_> {
             self.rows(sql, params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let lease = |(pool, address, endpoint): (String, String, Option<String>)| {
             let endpoint = endpoint.map(|id| id.parse()).transpose().map_err(|error| bad(&error))?;
-            Ok(Lease { pool, address: address.parse().map_err(|error| bad(&error))?, endpoint })
+            Ok(Lease {
+                pool: PoolId::new(pool),
+                address: address.parse().map_err(|error| bad(&error))?,
+                endpoint,
+            })
         };
         let mut leases: Vec<Lease> = rows.into_iter().map(lease).collect::<Result<_, StoreError>>()?;
         leases.sort_unstable(); // by number; the column is text
@@ -285,7 +290,7 @@ impl WriteTx<'_> {
     /// If it is taken, or the endpoint doesn't exist.
     pub fn insert_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         let endpoint = lease.endpoint.map(|id| id.to_string());
-        let row = (&lease.pool, lease.address.to_string(), endpoint);
+        let row = (lease.pool.as_str(), lease.address.to_string(), endpoint);
         self.change("INSERT INTO lease (pool, address, endpoint) VALUES (?1, ?2, ?3)", row)?
             .map(drop)
             .map_err(|broken| match broken {
@@ -300,7 +305,7 @@ impl WriteTx<'_> {
     /// If it isn't taken, or the endpoint doesn't exist.
     pub fn update_lease(&self, lease: &Lease) -> Result<(), StoreError> {
         let endpoint = lease.endpoint.map(|id| id.to_string());
-        let row = (&lease.pool, lease.address.to_string(), endpoint);
+        let row = (lease.pool.as_str(), lease.address.to_string(), endpoint);
         match self.change("UPDATE lease SET endpoint = ?3 WHERE pool = ?1 AND address = ?2", row)? {
             Ok(0) => Err(StoreError::Gone { table: LEASE, id: lease.address.to_string() }),
             Ok(_) => Ok(()),
@@ -312,8 +317,8 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// If the store can't be written.
-    pub fn delete_lease(&self, pool: &str, address: std::net::IpAddr) -> Result<bool, StoreError> {
-        let row = (pool, address.to_string());
+    pub fn delete_lease(&self, pool: &PoolId, address: std::net::IpAddr) -> Result<bool, StoreError> {
+        let row = (pool.as_str(), address.to_string());
         let changed = self.change("DELETE FROM lease WHERE pool = ?1 AND address = ?2", row)?;
         changed.map(|rows| rows > 0).map_err(|_| StoreError::Reference { table: LEASE })
     }
@@ -322,8 +327,8 @@ impl WriteTx<'_> {
     ///
     /// # Errors
     /// If the store can't be written.
-    pub fn delete_leases_of_pool(&self, pool: &str) -> Result<usize, StoreError> {
-        self.change("DELETE FROM lease WHERE pool = ?1", [pool])?
+    pub fn delete_leases_of_pool(&self, pool: &PoolId) -> Result<usize, StoreError> {
+        self.change("DELETE FROM lease WHERE pool = ?1", [pool.as_str()])?
             .map_err(|_| StoreError::Reference { table: LEASE })
     }
 

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::*;
+use crate::ipam::PoolId;
 use crate::model::{Lease, Network, SandboxState};
 use fixtures::{Lab, endpoint, network, sandbox};
 
@@ -19,7 +20,7 @@ fn every_type_comes_back_as_it_was_and_survives_a_restart() {
     let (net, mut sb) = (network(1, "net"), sandbox(2, "web"));
     let mut ep = endpoint(3, &net, &sb);
     let lease = |address: &str| Lease {
-        pool: "local/172.22.0.0/16".into(),
+        pool: PoolId::new("LocalDefault/172.22.0.0/16"),
         address: address.parse().unwrap(),
         endpoint: Some(ep.id),
     };
@@ -72,7 +73,7 @@ fn every_type_comes_back_as_it_was_and_survives_a_restart() {
                 (vec![e.clone()], vec![e.clone()])
             );
             assert_eq!(tx.leases_of_endpoint(e.id)?.len(), 2);
-            assert_eq!(tx.leases_of_pool("other")?, []);
+            assert_eq!(tx.leases_of_pool(&PoolId::new("other"))?, []);
             Ok(())
         })
         .unwrap();
@@ -89,9 +90,13 @@ fn every_type_comes_back_as_it_was_and_survives_a_restart() {
     let (n, s) = (net.id, sb.id);
     lab.store()
         .write(move |tx| -> Result<(), StoreError> {
-            assert!(tx.delete_lease("local/172.22.0.0/16", "172.22.0.9".parse().unwrap())?);
-            assert!(!tx.delete_lease("local/172.22.0.0/16", "172.22.0.9".parse().unwrap())?);
-            assert_eq!(tx.delete_leases_of_pool("none")?, 0);
+            assert!(
+                tx.delete_lease(&PoolId::new("LocalDefault/172.22.0.0/16"), "172.22.0.9".parse().unwrap())?
+            );
+            assert!(
+                !tx.delete_lease(&PoolId::new("LocalDefault/172.22.0.0/16"), "172.22.0.9".parse().unwrap())?
+            );
+            assert_eq!(tx.delete_leases_of_pool(&PoolId::new("none"))?, 0);
             tx.delete_network(n)?;
             tx.delete_sandbox(s)
         })
@@ -105,7 +110,7 @@ fn uniqueness_is_told_in_dockers_words() {
     let store = lab.store();
     let (net, sb) = (network(1, "net"), sandbox(2, "web"));
     let ep = endpoint(3, &net, &sb);
-    let lease = Lease { pool: "p".into(), address: "10.0.0.1".parse().unwrap(), endpoint: Some(ep.id) };
+    let lease = Lease { pool: PoolId::new("p"), address: "10.0.0.1".parse().unwrap(), endpoint: Some(ep.id) };
     let (a, b, c, l) = (net.clone(), sb.clone(), ep.clone(), lease.clone());
     store
         .write(move |tx| -> Result<(), StoreError> {

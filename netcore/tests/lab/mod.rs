@@ -46,6 +46,12 @@ impl Host {
         host
     }
 
+    /// The namespace that is pinned there.
+    #[allow(dead_code, reason = "not every test binary has pinned ones")]
+    pub(crate) fn at(path: &Path) -> Self {
+        Self(File::open(path).expect("a pinned namespace"))
+    }
+
     /// Runs `work` on a throw-away thread inside.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {

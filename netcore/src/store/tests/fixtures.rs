@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::ipam::PoolId;
 use crate::model::*;
 use crate::store::Store;
 
@@ -44,6 +45,7 @@ pub(super) fn network(n: u8, name: &str) -> Network {
                 range: Some("172.22.5.0/24".parse().unwrap()),
                 gateway: Some("172.22.0.1".parse().unwrap()),
                 aux: [(DEFAULT_GATEWAY_IPV4.to_owned(), "172.22.0.2".parse().unwrap())].into(),
+                pool: Some(PoolId::new("LocalDefault/172.22.0.0/16/172.22.5.0/24")),
             },
             Subnet::new("fd00::/64".parse().unwrap()),
         ],
@@ -52,6 +54,7 @@ pub(super) fn network(n: u8, name: &str) -> Network {
         ipv6: true,
         options: map(&[("com.docker.network.bridge.name", "br-test"), ("quote\"'", "ä\n")]),
         labels: map(&[("env", "test")]),
+        adopted: true,
     }
 }
 

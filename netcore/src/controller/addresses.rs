@@ -1,0 +1,129 @@
+//! The address manager's state, in memory: what is taken, so that an address costs the same however many there are.
+//!
+//! What an operation gets is claimed first and becomes a fact in its transaction. A claim that is dropped gives
+//! everything back; one that is kept leaves it taken.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+
+use super::Result;
+use crate::ipam::{
+    AddressRequest, DefaultIpam, Fixed, Ipam, IpamError, NetworkPool, Options, PoolId, PoolRequest,
+    PoolStatus, allocate_network,
+};
+
+/// All addresses of a daemon.
+#[derive(Debug)]
+pub(super) struct Addresses {
+    ipam: Mutex<DefaultIpam>,
+    /// Addresses whose interface couldn't be removed. They are free when it is.
+    stuck: Mutex<Vec<(PoolId, IpAddr)>>,
+}
+
+/// What an operation has got.
+#[derive(Debug)]
+pub(super) struct Claim<'a> {
+    addresses: &'a Addresses,
+    pools: Vec<PoolId>,
+    taken: Vec<(PoolId, IpAddr)>,
+}
+
+impl Addresses {
+    pub(super) fn new(ipam: DefaultIpam) -> Self {
+        Self { ipam: Mutex::new(ipam), stuck: Mutex::new(Vec::new()) }
+    }
+
+    /// A claim to nothing yet.
+    pub(super) const fn claim(&self) -> Claim<'_> {
+        Claim { addresses: self, pools: Vec::new(), taken: Vec::new() }
+    }
+
+    pub(super) fn restore(
+        &self,
+        pool: &PoolId,
+        taken: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<(), IpamError> {
+        self.ipam().restore(pool, taken)
+    }
+
+    /// Gives an address back.
+    pub(super) fn release(&self, pool: &PoolId, ip: IpAddr) {
+        if let Err(error) = self.ipam().release_address(pool, ip) {
+            tracing::warn!(%pool, %ip, %error, "an address can't be given back");
+        }
+    }
+
+    /// Gives a pool back, with all its addresses.
+    pub(super) fn release_pool(&self, pool: &PoolId) {
+        if let Err(error) = self.ipam().release_pool(pool) {
+            tracing::warn!(%pool, %error, "a pool can't be given back");
+        }
+    }
+
+    /// Keeps addresses from being used until what has them is gone.
+    pub(super) fn hold(&self, taken: impl IntoIterator<Item = (PoolId, IpAddr)>) {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
+    }
+
+    /// Gives held addresses back: what had them is gone.
+    pub(super) fn release_held(&self) {
+        let held = std::mem::take(&mut *self.stuck.lock().unwrap_or_else(PoisonError::into_inner));
+        for (pool, ip) in held {
+            self.release(&pool, ip);
+        }
+    }
+
+    pub(super) fn status(&self, pool: &PoolId) -> Option<PoolStatus> {
+        self.ipam().status(pool)
+    }
+
+    fn ipam(&self) -> MutexGuard<'_, DefaultIpam> {
+        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim<'_> {
+    /// A subnet for a network, with its gateway and its auxiliary addresses.
+    pub(super) fn pool(&mut self, request: &PoolRequest, fixed: &Fixed) -> Result<NetworkPool, IpamError> {
+        let got = allocate_network(&mut *self.addresses.ipam(), request, fixed)?;
+        self.pools.push(got.pool.id.clone());
+        Ok(got)
+    }
+
+    /// An address for an endpoint.
+    pub(super) fn address(&mut self, pool: &PoolId, ip: Option<IpAddr>) -> Result<Option<IpNet>, IpamError> {
+        let request = ip.map_or(AddressRequest::Any, AddressRequest::Exactly);
+        let got = self.addresses.ipam().request_address(pool, &request, &Options::new())?;
+        self.taken.extend(got.map(|net| (pool.clone(), net.addr())));
+        Ok(got)
+    }
+
+    /// The endpoint addresses of this claim.
+    pub(super) fn taken(&self) -> &[(PoolId, IpAddr)] {
+        &self.taken
+    }
+
+    /// What was got is used from now on.
+    pub(super) fn keep(mut self) {
+        self.pools.clear();
+        self.taken.clear();
+    }
+
+    /// What was got isn't used, but isn't free either: something with these addresses couldn't be removed.
+    pub(super) fn hold(mut self) {
+        self.addresses.hold(std::mem::take(&mut self.taken));
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        for (pool, ip) in &self.taken {
+            self.addresses.release(pool, *ip);
+        }
+        for pool in &self.pools {
+            self.addresses.release_pool(pool);
+        }
+    }
+}

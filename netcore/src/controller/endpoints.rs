@@ -1,0 +1,241 @@
+//! Networks of sandboxes that exist: connected and disconnected, running or not.
+
+use super::error::{ControllerError, SettingsError};
+use super::known::Known;
+use super::plans::{Attachment, in_order, new_interfaces};
+use super::sandboxes::settings_given;
+use super::start::{insert, leases, outside};
+use super::{Controller, Inner, Result};
+use crate::driver;
+use crate::model::{
+    Endpoint, EndpointSettings, Network, NetworkMode, ResolveError, Sandbox, SandboxState, check_connect,
+    check_disconnect,
+};
+use crate::plan::Plan;
+use crate::store::StoreError;
+
+impl Controller {
+    /// Connects a sandbox to a network. One that doesn't run is connected when it starts. Gives the endpoint of one that
+    /// runs.
+    ///
+    /// # Errors
+    /// If there is no such network or sandbox, the sandbox can't be on it or, running, is on it already, or the address
+    /// can't be had. All is as before then.
+    pub fn connect(
+        &self,
+        network: &str,
+        sandbox: &str,
+        settings: EndpointSettings,
+    ) -> Result<Option<Endpoint>> {
+        let inner = &*self.0;
+        let network = inner.resolve_network(network)?;
+        let (_guard, known) = inner.take_sandbox(sandbox, Some(network.id))?;
+        // It may have gone while this operation waited.
+        let network = inner.resolve_network(&network.id.to_string())?;
+        known.check_connect(&network, &settings)?;
+        let running = matches!(known.sandbox.state, SandboxState::Running(_));
+        let there = known.attached.iter().any(|attachment| attachment.network.id == network.id);
+        if there {
+            let (name, network) = (known.sandbox.config.name.to_string(), network.name.to_string());
+            return Err(StoreError::EndpointExists { name, network }.into());
+        }
+        let mut sandbox = known.sandbox.clone();
+        if known.wanted_on(network.id).next().is_none() {
+            keep_mode(&mut sandbox);
+            sandbox.config.networks.insert(network.name.to_string(), settings.clone());
+        }
+        if running {
+            return inner.attach(&known, &sandbox, network, &settings).map(Some);
+        }
+        inner.store.write(move |tx| tx.update_sandbox(&sandbox))?;
+        Ok(None)
+    }
+
+    /// Disconnects a sandbox from a network. With `force`, `sandbox` may also be the name of an endpoint that is left of
+    /// a sandbox nobody knows any more, and a running sandbox forgets a network that is gone.
+    ///
+    /// # Errors
+    /// If there is no such network or sandbox, or they aren't connected.
+    pub fn disconnect(&self, network: &str, sandbox: &str, force: bool) -> Result<()> {
+        let inner = &*self.0;
+        let reference = network;
+        let network = match inner.resolve_network(network) {
+            Err(ControllerError::Store(StoreError::Resolve(error @ ResolveError::NotFound { .. }))) => {
+                return inner.forget_network(reference, sandbox, force, error);
+            }
+            network => network?,
+        };
+        let (_guard, known) = match inner.take_sandbox(sandbox, Some(network.id)) {
+            Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) if force => {
+                return inner.remove_stale(&network, sandbox);
+            }
+            taken => taken?,
+        };
+        check_disconnect(&known.sandbox.config.mode)?;
+        let mut after = known.sandbox.clone();
+        known.wanted_on(network.id).for_each(|attach| drop(after.config.networks.remove(&attach.key)));
+        let running = matches!(known.sandbox.state, SandboxState::Running(_));
+        let there = known.attached.iter().any(|attachment| attachment.network.id == network.id);
+        let stored = after.config.networks.len() < known.sandbox.config.networks.len();
+        if (running && !there) || (!running && !stored) {
+            let network = network.name.to_string();
+            return Err(ControllerError::NotConnected { sandbox: known.sandbox.id, network, running });
+        }
+        if running {
+            return inner.detach(&known, &after, &network);
+        }
+        Ok(inner.store.write(move |tx| tx.update_sandbox(&after))?)
+    }
+}
+
+impl Known {
+    /// Refuses a network that the sandbox can't be on, or not with these settings.
+    fn check_connect(&self, network: &Network, settings: &EndpointSettings) -> Result<()> {
+        let attached: Vec<&str> = match &self.sandbox.state {
+            SandboxState::Running(_) => self.attached.iter().map(|a| a.network.name.as_str()).collect(),
+            _ => {
+                let names = self.wanted.iter().filter_map(|attach| attach.network.as_ref().ok());
+                names.map(|network| network.name.as_str()).collect()
+            }
+        };
+        check_connect(&self.sandbox.config.mode, &attached, network.name.as_str())?;
+        let mode: NetworkMode = match network.is_predefined() {
+            true => network.name.as_str().parse()?,
+            false => NetworkMode::Network(network.name.to_string()),
+        };
+        let mut problems = Vec::new();
+        for setting in settings_given(settings) {
+            problems.extend(mode.check(&[setting]).err().map(SettingsError::Mode));
+        }
+        if problems.is_empty() {
+            problems = outside(network, settings);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(ControllerError::Settings(problems)) }
+    }
+}
+
+/// A sandbox that was to be on the network of its mode without having been told more is on it still when others come.
+fn keep_mode(sandbox: &mut Sandbox) {
+    let config = &mut sandbox.config;
+    if config.networks.is_empty() && !config.mode.is_shared() {
+        config.networks.insert(config.mode.to_string(), EndpointSettings::default());
+    }
+}
+
+impl Inner {
+    fn resolve_network(&self, reference: &str) -> Result<Network> {
+        let reference = reference.to_owned();
+        self.store.read(move |tx| Ok(tx.resolve_network(&reference)?))
+    }
+
+    /// Adds an endpoint to a running sandbox: facts, then the kernel; or nothing.
+    fn attach(
+        &self,
+        known: &Known,
+        sandbox: &Sandbox,
+        network: Network,
+        settings: &EndpointSettings,
+    ) -> Result<Endpoint> {
+        let mut claim = self.addresses.claim();
+        let endpoint = self.new_endpoint(sandbox, &network, settings, &known.attached, &mut claim)?;
+        let new = Attachment { network, endpoint: endpoint.clone() };
+        let leases = leases(std::slice::from_ref(&new), claim.taken());
+        let (facts, added) = (sandbox.clone(), endpoint.clone());
+        self.store.write(move |tx| -> Result<(), StoreError> {
+            tx.update_sandbox(&facts)?;
+            insert(tx, std::slice::from_ref(&added), &leases)
+        })?;
+        let mut attached = known.attached.clone();
+        attached.push(new.clone());
+        let before = self.sandbox_plan(&known.sandbox, &known.attached);
+        let after = self.sandbox_plan(sandbox, &in_order(attached));
+        if let Err(failed) = self.carry_out(&before, &after) {
+            let (facts, id) = (known.sandbox.clone(), endpoint.id);
+            self.restore(move |tx| {
+                tx.delete_endpoint(id)?;
+                tx.update_sandbox(&facts)
+            });
+            if failed.undone {
+                drop(claim)
+            } else {
+                claim.hold()
+            }
+            return Err(failed.error.into());
+        }
+        claim.keep();
+        self.change_hosts(sandbox, &new, true);
+        new_interfaces(&before, &after).iter().for_each(|veth| self.kernel.announce(veth));
+        tracing::info!(sandbox = %sandbox.config.name, network = %new.network.name, "connected");
+        Ok(endpoint)
+    }
+
+    /// Removes an endpoint from a running sandbox: facts, then the kernel; or nothing.
+    fn detach(&self, known: &Known, sandbox: &Sandbox, network: &Network) -> Result<()> {
+        let (gone, left): (Vec<_>, Vec<_>) =
+            known.attached.iter().cloned().partition(|attachment| attachment.network.id == network.id);
+        let (facts, endpoints) = (sandbox.clone(), gone.clone());
+        let leases = self.store.write(move |tx| -> Result<_, StoreError> {
+            let mut leases = Vec::new();
+            for Attachment { endpoint, .. } in &endpoints {
+                leases.extend(tx.leases_of_endpoint(endpoint.id)?);
+                tx.delete_endpoint(endpoint.id)?;
+            }
+            tx.update_sandbox(&facts)?;
+            Ok(leases)
+        })?;
+        let before = self.sandbox_plan(&known.sandbox, &known.attached);
+        if let Err(failed) = self.carry_out(&before, &self.sandbox_plan(sandbox, &left)) {
+            let (facts, endpoints) = (known.sandbox.clone(), gone);
+            self.restore(move |tx| {
+                let endpoints: Vec<Endpoint> = endpoints.into_iter().map(|a| a.endpoint).collect();
+                tx.update_sandbox(&facts)?;
+                insert(tx, &endpoints, &leases)
+            });
+            return Err(failed.error.into());
+        }
+        leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
+        gone.iter().for_each(|attachment| self.change_hosts(sandbox, attachment, false));
+        tracing::info!(sandbox = %sandbox.config.name, network = %network.name, "disconnected");
+        Ok(())
+    }
+
+    /// Removes what a sandbox wanted of a network that is gone. One that runs has to be forced: it may be a mistake.
+    fn forget_network(&self, network: &str, sandbox: &str, force: bool, missing: ResolveError) -> Result<()> {
+        let (_guard, known) = self.take_sandbox(sandbox, None)?;
+        let mut sandbox = known.sandbox;
+        let running = matches!(sandbox.state, SandboxState::Running(_));
+        if (running && !force) || sandbox.config.networks.remove(network).is_none() {
+            return Err(StoreError::from(missing).into());
+        }
+        Ok(self.store.write(move |tx| tx.update_sandbox(&sandbox))?)
+    }
+
+    /// Removes the endpoint of this name, whose sandbox nobody knows.
+    fn remove_stale(&self, network: &Network, name: &str) -> Result<()> {
+        let (id, wanted) = (network.id, name.to_owned());
+        let found = self.store.write(move |tx| -> Result<_, StoreError> {
+            let endpoints = tx.endpoints_of_network(id)?;
+            let stale = |endpoint: &Endpoint| endpoint.name == wanted && endpoint.sandbox.is_none();
+            let Some(endpoint) = endpoints.into_iter().find(stale) else { return Ok(None) };
+            let leases = tx.leases_of_endpoint(endpoint.id)?;
+            tx.delete_endpoint(endpoint.id)?;
+            Ok(Some((endpoint, leases)))
+        })?;
+        let (endpoint, leases) = found.ok_or_else(|| ControllerError::NoEndpoint(name.to_owned()))?;
+        // The namespace doesn't matter to removing.
+        let objects = driver::named(&network.driver)?.endpoint_objects(
+            network,
+            &endpoint,
+            &self.root.namespaces(),
+            self.settings(),
+        );
+        let plan: Plan = objects.into_iter().collect();
+        let taken = leases.into_iter().map(|lease| (lease.pool, lease.address));
+        if self.go_on(&plan.change(&Plan::default())) {
+            taken.for_each(|(pool, ip)| self.addresses.release(&pool, ip));
+        } else {
+            self.addresses.hold(taken);
+        }
+        Ok(())
+    }
+}

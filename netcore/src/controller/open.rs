@@ -1,0 +1,145 @@
+//! Opening a controller: directories and their lock, the facts, the predefined networks, and everything made true.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::addresses::Addresses;
+use super::rules::Rules;
+use super::{Config, Controller, Inner, Result, host, locks, root};
+use crate::firewall::{Firewall, HostTools, Tools};
+use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
+use crate::kernel::{HostKernel, Kernel};
+use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
+use crate::store::{ReadTx, Store, StoreError};
+
+/// What a controller works with: the host's, or a test's.
+pub(super) struct Parts {
+    pub(super) boot: BootId,
+    pub(super) kernel: Box<dyn FnOnce(String) -> Result<Box<dyn Kernel>>>,
+    pub(super) tools: Box<dyn Tools + Send>,
+}
+
+impl Controller {
+    /// Opens the facts of a data root, or makes one, and makes them true in the calling thread's network namespace:
+    /// sandboxes whose processes are gone are ended, the predefined networks are there as the configuration has them,
+    /// and what is missing in the kernel is made, what is left over removed.
+    ///
+    /// # Errors
+    /// If another daemon has the data root, the facts can't be read, or the default network can't be as configured.
+    /// Other networks and sandboxes that can't be made true are logged.
+    pub fn open(config: Config) -> Result<Self> {
+        let kernel = |marker| Ok(Box::new(HostKernel::new(marker)?) as Box<dyn Kernel>);
+        Self::open_with(
+            config,
+            Parts { boot: host::boot()?, kernel: Box::new(kernel), tools: Box::new(HostTools) },
+        )
+    }
+
+    /// As [`open`](Self::open), with a kernel that asks before each single operation: its error is what happens instead.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[doc(hidden)]
+    pub fn open_with_gate(
+        config: Config,
+        gate: impl Fn(&crate::kernel::Operation<'_>) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let kernel = |marker| Ok(Box::new(HostKernel::with_gate(marker, gate)?) as Box<dyn Kernel>);
+        Self::open_with(
+            config,
+            Parts { boot: host::boot()?, kernel: Box::new(kernel), tools: Box::new(HostTools) },
+        )
+    }
+
+    pub(super) fn open_with(config: Config, parts: Parts) -> Result<Self> {
+        config.check()?;
+        let root = root::Root::open(&config)?;
+        let store = Store::open(root.database())?;
+        let data = root.data().as_os_str().as_encoded_bytes();
+        let marker = format!("{:016x}", host::fingerprint(&[data]));
+        let rules = Rules::new(
+            Firewall::with_tools(config.backend(), parts.tools),
+            root.forwarding(),
+            parts.boot.clone(),
+        );
+        let inner = Inner {
+            addresses: Addresses::new(ipam(&config, data)),
+            kernel: (parts.kernel)(marker.clone())?,
+            boot: parts.boot,
+            marker,
+            store,
+            rules: Mutex::new(rules),
+            locks: locks::Locks::default(),
+            random: host::Random::open()?,
+            pruning: Mutex::new(()),
+            root,
+            config,
+        };
+        let ended = inner.end_stale()?;
+        inner.restore_addresses()?;
+        inner.predefined(Predefined::Host)?;
+        inner.predefined(Predefined::None)?;
+        // What is left of the ended ones goes before their addresses are given to anybody.
+        if let Err(error) = inner.make_true(&ended) {
+            tracing::warn!(%error, "not everything could be made as it should be");
+        }
+        inner.default_bridge()?;
+        Ok(Self(std::sync::Arc::new(inner)))
+    }
+}
+
+/// The address manager, without anything given out. The host's own IPv6 prefix is drawn from what the host keeps.
+fn ipam(config: &Config, data_root: &[u8]) -> DefaultIpam {
+    let machine = std::fs::read(Path::new("/etc/machine-id")).unwrap_or_default();
+    let seed = host::fingerprint(&[&machine, data_root]);
+    let local = if config.default_pools.is_empty() {
+        DefaultPools::docker_local(seed)
+    } else {
+        DefaultPools::new(config.default_pools.iter().copied()).or_ipv6(DefaultPool::unique_local(seed))
+    };
+    DefaultIpam::new(local, DefaultPools::docker_global())
+}
+
+impl Inner {
+    /// Takes all that is taken, from the facts.
+    fn restore_addresses(&self) -> Result<()> {
+        let (networks, leases) =
+            self.store.read(|tx: &ReadTx<'_>| Ok::<_, StoreError>((tx.networks()?, tx.leases()?)))?;
+        for pool in networks.iter().flat_map(|network| &network.subnets).filter_map(|s| s.pool.as_ref()) {
+            let of_pool = leases.partition_point(|lease| lease.pool < *pool)
+                ..leases.partition_point(|lease| lease.pool <= *pool);
+            let taken = leases[of_pool].iter().map(|lease| lease.address);
+            self.addresses.restore(pool, taken)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a network that exists without having been created, if it is missing.
+    fn predefined(&self, which: Predefined) -> Result<()> {
+        let name = NetworkName::from(which);
+        let wanted = name.clone();
+        if self.store.read(move |tx| tx.network_named(&wanted))?.is_some() {
+            return Ok(());
+        }
+        self.add_network(self.predefined_network(which)?, &[]).map(drop)
+    }
+
+    /// A predefined network, without subnets and options.
+    pub(super) fn predefined_network(&self, which: Predefined) -> Result<Network> {
+        Ok(Network {
+            id: NetworkId::from_random(self.random.bytes()?),
+            name: which.into(),
+            driver: which.driver().to_owned(),
+            scope: Scope::Local,
+            created: super::now(),
+            ipam: crate::model::Ipam::default(),
+            subnets: Vec::new(),
+            internal: false,
+            ipv4: true,
+            ipv6: false,
+            options: std::collections::BTreeMap::new(),
+            labels: std::collections::BTreeMap::new(),
+            adopted: false,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! Everything made as the facts have it: at the start, and whenever somebody has been at the kernel or the firewall.
+//!
+//! There is no other repair: what is missing is made by the plan that an operation would have made it by, what bears our
+//! mark and no plan asks for is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::error::ControllerError;
+use super::known::attached;
+use super::locks::{Access, Key as Lock};
+use super::plans::Attachment;
+use super::root::remove_dir;
+use super::sandboxes::end_facts;
+use super::{Controller, Inner, Result, host, now};
+use crate::driver;
+use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxState};
+use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
+use crate::store::{ReadTx, StoreError, WriteTx};
+
+/// The exit code of what vanished with its boot.
+const LOST_WITH_BOOT: i32 = 255;
+/// The exit code of what vanished while nobody looked: as if it had been killed.
+const LOST: i32 = 137;
+
+/// A sandbox that runs, and where it is.
+type Lives = (Sandbox, Vec<Attachment>);
+
+/// A sandbox that was ended because its process was gone.
+pub(super) struct Stale {
+    sandbox: Sandbox,
+    leases: Vec<Lease>,
+}
+
+impl Controller {
+    /// Makes everything as the facts have it. Sandboxes whose processes are gone are ended.
+    ///
+    /// # Errors
+    /// The first thing that couldn't be done; everything else is.
+    pub fn reconcile(&self) -> Result<()> {
+        let inner = &*self.0;
+        let _guard = inner.locks.take([(Lock::All, Access::Alone)].into());
+        let ended = inner.end_stale()?;
+        let made = inner.make_true(&ended);
+        for stale in ended {
+            inner.forget_run(&stale.sandbox, stale.leases, made.is_ok());
+        }
+        made
+    }
+}
+
+impl Inner {
+    /// Ends the sandboxes that don't run any more, in the facts.
+    pub(super) fn end_stale(&self) -> Result<Vec<Stale>> {
+        let boot = self.boot.clone();
+        self.store.write(move |tx: &WriteTx<'_>| -> Result<Vec<Stale>> {
+            let mut ended = Vec::new();
+            for sandbox in tx.sandboxes()? {
+                let SandboxState::Running(running) = &sandbox.state else { continue };
+                let code = match running {
+                    running if running.boot != boot => LOST_WITH_BOOT,
+                    running if !is_alive(running) => LOST,
+                    _ => continue,
+                };
+                let exited = Exited { code, started: Some(running.started), finished: now(), error: None };
+                tracing::info!(name = %sandbox.config.name, code, "sandbox is gone");
+                let leases = end_facts(tx, sandbox.clone(), exited)?;
+                ended.push(Stale { sandbox, leases });
+            }
+            Ok(ended)
+        })
+    }
+
+    /// Makes kernel and firewall as the facts have them, as far as that is possible.
+    pub(super) fn make_true(&self, ended: &[Stale]) -> Result<()> {
+        let (networks, sandboxes) = self.store.read(facts)?;
+        let mut first = Ok(());
+        let mut note = |done: Result<()>| {
+            if let Err(error) = done {
+                tracing::warn!(%error, "left as it is");
+                if first.is_ok() {
+                    first = Err(error);
+                }
+            }
+        };
+        let plans: Vec<Plan> = networks.iter().map(|network| self.network_plan(network)).collect();
+        let mut plan: Plan = plans.iter().flat_map(Plan::objects).cloned().collect();
+        for (sandbox, attached) in &sandboxes {
+            plan.extend(self.sandbox_plan(sandbox, attached).objects().cloned());
+        }
+        note(self.remove_strays(&plan));
+        note(self.remember_forwarding(&plan));
+        let rules = networks.iter().filter_map(|network| {
+            Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
+        });
+        let rules: BTreeMap<_, _> = rules.collect();
+        note(self.rules().replace(rules));
+        for step in plan.ensure() {
+            note(self.kernel.apply(&step).map_err(ControllerError::from));
+        }
+        self.remove_runs(&sandboxes, ended);
+        first
+    }
+
+    /// Removes what bears our mark and isn't asked for. The addresses that were held because of it are free then.
+    fn remove_strays(&self, plan: &Plan) -> Result<()> {
+        let ours: BTreeSet<Key> =
+            self.kernel.ours(&self.marker, &self.root.namespaces())?.into_iter().collect();
+        let mut first = Ok(());
+        for key in ours.into_iter().rev().filter(|key| plan.get(key).is_none()) {
+            tracing::info!(?key, "removing what nobody asks for");
+            let removed = self.kernel.apply(&Step::Remove(stray(key)));
+            first = first.and(removed);
+        }
+        if first.is_ok() {
+            self.addresses.release_held();
+        }
+        Ok(first?)
+    }
+
+    /// Removes the files of runs that are over.
+    fn remove_runs(&self, running: &[Lives], ended: &[Stale]) {
+        let kept: BTreeSet<PathBuf> = running.iter().map(|(sandbox, _)| self.root.run(sandbox.id)).collect();
+        self.root.runs().iter().filter(|path| !kept.contains(*path)).for_each(|path| remove_dir(path));
+        let removed = ended.iter().filter(|stale| stale.sandbox.config.auto_remove);
+        removed.for_each(|stale| remove_dir(&self.root.kept(stale.sandbox.id)));
+    }
+}
+
+/// All networks, and the sandboxes that run.
+fn facts(tx: &ReadTx<'_>) -> Result<(Vec<Network>, Vec<Lives>)> {
+    let running = |sandbox: &Sandbox| matches!(sandbox.state, SandboxState::Running(_));
+    let running = tx.sandboxes()?.into_iter().filter(running);
+    let with_endpoints = |sandbox: Sandbox| -> Result<_, StoreError> {
+        let attached = attached(tx, &sandbox)?;
+        Ok((sandbox, attached))
+    };
+    let sandboxes = running.map(with_endpoints).collect::<Result<Vec<_>, StoreError>>()?;
+    Ok((tx.networks()?, sandboxes))
+}
+
+/// Whether somebody looks after a sandbox still: its supervisor, who tells its end, or without one its process.
+fn is_alive(running: &Running) -> bool {
+    let process = ProcessId { pid: running.pid, start_ticks: running.start_ticks };
+    let watched = running.supervisor.unwrap_or(process);
+    host::start_ticks(watched.pid) == Some(watched.start_ticks)
+}
+
+/// An object that is to be removed, of which nothing is known but its key: that is all that removing asks for.
+fn stray(key: Key) -> Object {
+    match key {
+        Key::Sysctl(key) => Object::Sysctl(Sysctl { key, value: String::new() }),
+        Key::Bridge(name) => Object::Bridge(Bridge {
+            name,
+            adopted: false,
+            addresses: Vec::new(),
+            mtu: None,
+            ipv6: false,
+            filtered: false,
+        }),
+        Key::Namespace(path) => Object::Namespace(Namespace { path, adopted: false }),
+        Key::Veth(host) => Object::Veth(Veth {
+            endpoint: EndpointId::from_random([0; 32]),
+            bridge: host.clone(),
+            name: host.clone(),
+            host,
+            namespace: PathBuf::new(),
+            mac: Mac::from_random([0; 6]),
+            addresses: Vec::new(),
+            mtu: None,
+            hairpin: false,
+        }),
+        Key::DefaultRoutes(namespace) => {
+            Object::DefaultRoutes(DefaultRoutes { namespace, ipv4: None, ipv6: None })
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The firewall's facts: all networks, and whether it was us who made this host a router.
+//!
+//! Forwarding that we turned on is for our networks only: everything else that would be forwarded is dropped, as it was
+//! before. That is remembered in a file, for a daemon that is started later in the same boot finds forwarding on and
+//! couldn't tell by whom.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use super::Result;
+use super::root;
+use crate::firewall::{BridgeNetwork, Facts, Firewall, Foreign, Tools};
+use crate::model::{BootId, Family, NetworkId};
+
+type AnyTools = Box<dyn Tools + Send>;
+
+/// The rules of this host.
+pub(super) struct Rules {
+    firewall: Firewall<AnyTools>,
+    networks: BTreeMap<NetworkId, BridgeNetwork>,
+    routed: Routed,
+}
+
+/// Families that this host forwards because of us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Routed {
+    path: PathBuf,
+    boot: BootId,
+    v4: bool,
+    v6: bool,
+}
+
+impl Rules {
+    /// No networks yet. What was remembered in another boot doesn't count: forwarding went with it.
+    pub(super) fn new(firewall: Firewall<AnyTools>, path: PathBuf, boot: BootId) -> Self {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let same_boot = words.next() == Some(boot.as_str());
+        let families: Vec<&str> = words.filter(|_| same_boot).collect();
+        let (v4, v6) = (families.contains(&"ipv4"), families.contains(&"ipv6"));
+        Self { firewall, networks: BTreeMap::new(), routed: Routed { path, boot, v4, v6 } }
+    }
+
+    /// Remembers that forwarding is about to be turned on by us.
+    pub(super) fn remember(&mut self, family: Family) -> Result<()> {
+        let mut routed = self.routed.clone();
+        match family {
+            Family::V4 => routed.v4 = true,
+            Family::V6 => routed.v6 = true,
+        }
+        if routed != self.routed {
+            let family = |on, name| if on { name } else { "" };
+            let text =
+                format!("{}{}{}\n", routed.boot, family(routed.v4, " ipv4"), family(routed.v6, " ipv6"));
+            root::write(&routed.path, &text)?;
+            self.routed = routed;
+        }
+        Ok(())
+    }
+
+    /// Adds, changes or removes the facts of one network and makes the rules follow. On failure all is as before.
+    pub(super) fn set(&mut self, id: NetworkId, network: Option<BridgeNetwork>) -> Result<()> {
+        let before = self.put(id, network);
+        let applied = self.apply();
+        if applied.is_err() {
+            self.put(id, before);
+            // With iptables, which has no transaction over tables and families, some of it may have been done.
+            self.firewall.forget();
+            if let Err(error) = self.apply() {
+                tracing::warn!(%error, "the firewall's rules can't be put back");
+            }
+        }
+        applied
+    }
+
+    /// Replaces all facts and all rules.
+    pub(super) fn replace(&mut self, networks: BTreeMap<NetworkId, BridgeNetwork>) -> Result<()> {
+        self.networks = networks;
+        self.firewall.forget();
+        self.apply()
+    }
+
+    fn put(&mut self, id: NetworkId, network: Option<BridgeNetwork>) -> Option<BridgeNetwork> {
+        match network {
+            Some(network) => self.networks.insert(id, network),
+            None => self.networks.remove(&id),
+        }
+    }
+
+    fn apply(&mut self) -> Result<()> {
+        let foreign = |ours| if ours { Foreign::Drop } else { Foreign::Leave };
+        let (v4, v6) = (foreign(self.routed.v4), foreign(self.routed.v6));
+        let facts = Facts::new(self.networks.values().cloned(), v4, v6)?;
+        Ok(self.firewall.apply(&facts)?)
+    }
+}

@@ -1,0 +1,342 @@
+//! Sandboxes: created, looked at, ended, renamed, removed.
+//!
+//! Not here: starting one (`start`), and its networks while it runs (`endpoints`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::error::ControllerError;
+use super::known::{Known, attached};
+use super::plans::{Attachment, in_order};
+use super::root::remove_dir;
+use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
+use crate::model::{
+    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Network, NetworkId, NetworkMode, ResolveError,
+    Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting, check_together,
+};
+use crate::names;
+use crate::plan::Plan;
+use crate::store::{ReadTx, StoreError, WriteTx};
+
+/// How many names are tried before the id is taken for one.
+const TRIES: usize = 8;
+/// What Linux takes.
+const LONGEST_HOSTNAME: usize = 64;
+
+impl Controller {
+    /// Creates a sandbox. Nothing is asked of the kernel, nor are its networks looked up: that is for when it starts.
+    ///
+    /// # Errors
+    /// If its name is taken, or its settings don't go together.
+    pub fn create_sandbox(&self, request: SandboxConfigRequest) -> Result<Sandbox> {
+        let inner = &*self.0;
+        let id = SandboxId::from_random(inner.random.bytes()?);
+        let given = request.name.as_deref().filter(|name| !name.is_empty()).map(str::parse).transpose()?;
+        let networks = check(&request)?;
+        let config = |name: SandboxName| SandboxConfig {
+            name,
+            hostname: request.hostname.clone().filter(|name| !name.is_empty()),
+            domainname: request.domainname.clone().filter(|name| !name.is_empty()),
+            labels: request.labels.clone(),
+            mode: request.mode.clone(),
+            netns: request.netns.clone(),
+            networks: networks.clone(),
+            process: request.process.clone(),
+            auto_remove: request.auto_remove,
+        };
+        inner.root.make_kept(id)?;
+        let made = inner.insert_sandbox(id, given, config);
+        match &made {
+            Ok(sandbox) => tracing::info!(name = %sandbox.config.name, id = %id.short(), "sandbox created"),
+            Err(_) => remove_dir(&inner.root.kept(id)),
+        }
+        made
+    }
+
+    /// All sandboxes by name, with their endpoints.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn sandboxes(&self) -> Result<Vec<SandboxView>> {
+        self.0.store.read(|tx| {
+            let networks: BTreeMap<NetworkId, Network> =
+                tx.networks()?.into_iter().map(|network| (network.id, network)).collect();
+            let mut by_sandbox: BTreeMap<SandboxId, Vec<Attachment>> = BTreeMap::new();
+            for endpoint in tx.endpoints()? {
+                if let (Some(sandbox), Some(network)) = (endpoint.sandbox, networks.get(&endpoint.network)) {
+                    let attachment = Attachment { network: network.clone(), endpoint };
+                    by_sandbox.entry(sandbox).or_default().push(attachment);
+                }
+            }
+            let view = |sandbox: Sandbox| SandboxView {
+                endpoints: endpoints(in_order(by_sandbox.remove(&sandbox.id).unwrap_or_default())),
+                sandbox,
+            };
+            Ok(tx.sandboxes()?.into_iter().map(view).collect())
+        })
+    }
+
+    /// One sandbox, by id, name or the beginning of an id.
+    ///
+    /// # Errors
+    /// If there is none, or more than one.
+    pub fn sandbox(&self, reference: &str) -> Result<SandboxView> {
+        let reference = reference.to_owned();
+        self.0.store.read(move |tx| {
+            let sandbox = tx.resolve_sandbox(&reference)?;
+            Ok(SandboxView { endpoints: endpoints(attached(tx, &sandbox)?), sandbox })
+        })
+    }
+
+    /// The sandboxes that run.
+    ///
+    /// # Errors
+    /// If the store can't be read.
+    pub fn running(&self) -> Result<Vec<(SandboxId, Running)>> {
+        let running = |sandbox: Sandbox| match sandbox.state {
+            SandboxState::Running(running) => Some((sandbox.id, running)),
+            SandboxState::Created | SandboxState::Exited(_) => None,
+        };
+        self.0.store.read(move |tx| Ok(tx.sandboxes()?.into_iter().filter_map(running).collect()))
+    }
+
+    /// Tells which process is the sandbox's, now that its supervisor has started it.
+    ///
+    /// # Errors
+    /// If there is no such sandbox.
+    pub fn process_started(&self, id: SandboxId, pid: u32) -> Result<()> {
+        // One that has ended already has no time of start; its end will be told in a moment.
+        let start_ticks = host::start_ticks(pid).unwrap_or_default();
+        self.0.store.write(move |tx| {
+            let mut sandbox = by_id(tx, id)?;
+            if let SandboxState::Running(running) = &mut sandbox.state {
+                (running.pid, running.start_ticks) = (pid, start_ticks);
+                tx.update_sandbox(&sandbox)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Tells that a sandbox's process ended, or never came to be: its endpoints are released, and it is removed if it was
+    /// to be. Of a sandbox that doesn't run, or is gone, nothing is changed.
+    ///
+    /// # Errors
+    /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
+    pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
+        let inner = &*self.0;
+        let (_guard, known) = match inner.take_sandbox(&id.to_string(), None) {
+            Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) => {
+                return Ok(Ended { auto_removed: true });
+            }
+            taken => taken?,
+        };
+        let SandboxState::Running(running) = &known.sandbox.state else {
+            return Ok(Ended { auto_removed: false });
+        };
+        let exited = Exited { code, started: Some(running.started), finished: now(), error };
+        inner.end(&known, exited)
+    }
+
+    /// Removes a sandbox that doesn't run. Gives what it was.
+    ///
+    /// # Errors
+    /// If there is none, or it runs.
+    pub fn remove_sandbox(&self, reference: &str) -> Result<Sandbox> {
+        let inner = &*self.0;
+        let (_guard, known) = inner.take_sandbox(reference, None)?;
+        let sandbox = known.sandbox;
+        if matches!(sandbox.state, SandboxState::Running(_)) {
+            return Err(ControllerError::RemoveRunning(sandbox.config.name));
+        }
+        let id = sandbox.id;
+        inner.store.write(move |tx| tx.delete_sandbox(id))?;
+        remove_dir(&inner.root.kept(id));
+        tracing::info!(name = %sandbox.config.name, id = %id.short(), "sandbox removed");
+        Ok(sandbox)
+    }
+
+    /// Gives a sandbox another name, and its endpoints too. Its hostname stays. Gives what it is now.
+    ///
+    /// # Errors
+    /// If there is none, or the name isn't allowed or is taken.
+    pub fn rename_sandbox(&self, reference: &str, name: &str) -> Result<Sandbox> {
+        if reference.is_empty() || name.trim_start_matches('/').is_empty() {
+            return Err(ControllerError::EmptyName);
+        }
+        let inner = &*self.0;
+        let (_guard, known) = inner.take_sandbox(reference, None)?;
+        let mut sandbox = known.sandbox;
+        let rename = |error: ControllerError| ControllerError::Rename(Box::new(error));
+        let name: SandboxName = name.parse().map_err(|error| rename(ControllerError::Name(error)))?;
+        if name == sandbox.config.name {
+            return Err(ControllerError::SameName);
+        }
+        sandbox.config.name = name;
+        let (facts, attached) = (sandbox.clone(), known.attached);
+        let change = move |tx: &WriteTx<'_>| -> Result<(), StoreError> {
+            tx.update_sandbox(&facts)?;
+            attached.into_iter().try_for_each(|Attachment { mut endpoint, .. }| {
+                endpoint.name = facts.config.name.to_string();
+                tx.update_endpoint(&endpoint)
+            })
+        };
+        inner.store.write(change).map_err(|error| rename(error.into()))?;
+        Ok(sandbox)
+    }
+}
+
+impl Inner {
+    fn insert_sandbox(
+        &self,
+        id: SandboxId,
+        given: Option<SandboxName>,
+        config: impl Fn(SandboxName) -> SandboxConfig,
+    ) -> Result<Sandbox> {
+        for attempt in 0.. {
+            let made_up = || -> Result<SandboxName> {
+                let name = names::generate(self.random.bytes()?, attempt > 0);
+                Ok(if attempt < TRIES { name } else { id.short() }.parse()?)
+            };
+            let name = given.clone().map_or_else(made_up, Ok)?;
+            let sandbox = Sandbox { id, created: now(), config: config(name), state: SandboxState::Created };
+            let facts = sandbox.clone();
+            match self.store.write(move |tx| tx.insert_sandbox(&facts)) {
+                Err(StoreError::SandboxExists { .. }) if given.is_none() && attempt < TRIES => {}
+                done => return Ok(done.map(|()| sandbox)?),
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// Ends a running sandbox, which the caller has alone.
+    pub(super) fn end(&self, known: &Known, exited: Exited) -> Result<Ended> {
+        let auto_removed = known.sandbox.config.auto_remove;
+        let (before, code) = (known.sandbox.clone(), exited.code);
+        let leases = self.store.write(move |tx| end_facts(tx, before, exited))?;
+        let plan = self.sandbox_plan(&known.sandbox, &known.attached);
+        let gone = self.go_on(&plan.change(&Plan::default()));
+        self.forget_run(&known.sandbox, leases, gone);
+        tracing::info!(name = %known.sandbox.config.name, id = %known.sandbox.id.short(), code, "sandbox ended");
+        Ok(Ended { auto_removed })
+    }
+
+    /// Gives back what a sandbox had that ended, and removes its files. Addresses whose interface isn't gone are held.
+    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<crate::model::Lease>, gone: bool) {
+        let taken = leases.into_iter().map(|lease| (lease.pool, lease.address));
+        if gone {
+            taken.for_each(|(pool, ip)| self.addresses.release(&pool, ip));
+        } else {
+            self.addresses.hold(taken);
+        }
+        remove_dir(&self.root.run(sandbox.id));
+        if sandbox.config.auto_remove {
+            remove_dir(&self.root.kept(sandbox.id));
+        }
+    }
+}
+
+/// Changes the facts of a sandbox that ended. Gives the leases that went with its endpoints.
+pub(super) fn end_facts(
+    tx: &WriteTx<'_>,
+    mut sandbox: Sandbox,
+    exited: Exited,
+) -> Result<Vec<crate::model::Lease>, StoreError> {
+    let mut leases = Vec::new();
+    for endpoint in tx.endpoints_of_sandbox(sandbox.id)? {
+        leases.extend(tx.leases_of_endpoint(endpoint.id)?);
+        tx.delete_endpoint(endpoint.id)?;
+    }
+    if sandbox.config.auto_remove {
+        tx.delete_sandbox(sandbox.id)?;
+    } else {
+        sandbox.state = SandboxState::Exited(exited);
+        tx.update_sandbox(&sandbox)?;
+    }
+    Ok(leases)
+}
+
+fn by_id(tx: &ReadTx<'_>, id: SandboxId) -> Result<Sandbox, StoreError> {
+    let missing = || ResolveError::NotFound { kind: Kind::Sandbox, argument: id.to_string() };
+    tx.sandbox(id)?.ok_or_else(|| missing().into())
+}
+
+fn endpoints(attached: Vec<Attachment>) -> Vec<Endpoint> {
+    attached.into_iter().map(|attachment| attachment.endpoint).collect()
+}
+
+/// Refuses settings that don't go together. Gives the networks the sandbox is to be on.
+fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSettings>> {
+    let mut given = Vec::new();
+    if let Some(hostname) = request.hostname.as_deref().filter(|name| !name.is_empty()) {
+        given.push(Setting::Hostname);
+        if hostname.len() > LONGEST_HOSTNAME || !is_hostname(hostname) {
+            return Err(ControllerError::Hostname(hostname.to_owned()));
+        }
+    }
+    if let Some(domainname) = request.domainname.as_deref().filter(|name| !name.is_empty())
+        && (domainname.len() > LONGEST_HOSTNAME || !is_hostname(domainname))
+    {
+        return Err(ControllerError::Domainname(domainname.to_owned()));
+    }
+    let mut networks = BTreeMap::new();
+    for (key, settings) in &request.networks {
+        // `default` is another word for `bridge`.
+        networks.insert(key.parse::<NetworkMode>()?, settings.clone());
+    }
+    if let Some(mac) = request.mac {
+        networks.entry(request.mode.clone()).or_default().mac.get_or_insert(mac);
+    }
+    let own = networks.entry(request.mode.clone()).or_default();
+    given.extend(settings_given(own));
+    request.mode.check(&given)?;
+    for (mode, settings) in &networks {
+        mode.check(&settings_given(settings))?;
+    }
+    let modes: Vec<NetworkMode> = networks.keys().cloned().collect();
+    check_together(&modes)?;
+    if request.netns.is_some() && request.mode.is_shared() {
+        return Err(ControllerError::NamespaceAndMode);
+    }
+    if matches!(request.mode, NetworkMode::Container(_)) {
+        networks.clear();
+    }
+    Ok(networks.into_iter().map(|(mode, settings)| (mode.to_string(), settings)).collect())
+}
+
+/// What of an endpoint's settings not every network allows.
+pub(super) fn settings_given(settings: &EndpointSettings) -> Vec<Setting> {
+    let given = [
+        (!settings.links.is_empty(), Setting::Links),
+        (settings.mac.is_some(), Setting::Mac),
+        (settings.ip.is_some() || settings.ip6.is_some(), Setting::Address),
+        (!settings.aliases.is_empty(), Setting::Alias),
+    ];
+    given.into_iter().filter(|(given, _)| *given).map(|(_, setting)| setting).collect()
+}
+
+/// Labels as RFC 1123 has them, with dots between.
+fn is_hostname(text: &str) -> bool {
+    text.split('.').all(|label| {
+        let inner = |c: u8| c.is_ascii_alphanumeric() || c == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    })
+}
+
+/// A running sandbox that lives in this namespace and isn't `but`.
+pub(super) fn tenant(
+    tx: &ReadTx<'_>,
+    path: &PathBuf,
+    but: SandboxId,
+) -> Result<Option<SandboxId>, StoreError> {
+    let lives = |sandbox: &Sandbox| {
+        sandbox.id != but
+            && sandbox.config.netns.as_ref() == Some(path)
+            && matches!(sandbox.state, SandboxState::Running(_))
+    };
+    Ok(tx.sandboxes()?.iter().find(|sandbox| lives(sandbox)).map(|sandbox| sandbox.id))
+}
+
+/// The id of an endpoint that is drawn now.
+pub(super) fn endpoint_id(inner: &Inner) -> Result<EndpointId> {
+    Ok(EndpointId::from_random(inner.random.bytes()?))
+}

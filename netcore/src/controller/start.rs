@@ -1,0 +1,327 @@
+//! A sandbox starts: its endpoints, its namespace, its files.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::addresses::Claim;
+use super::error::{ControllerError, SettingsError};
+use super::known::{Attach, Known, found};
+use super::plans::{Attachment, candidate, in_order, new_interfaces};
+use super::root::{remove_dir, write};
+use super::sandboxes::{endpoint_id, tenant};
+use super::{Controller, Files, Inner, Result, Started, host, now};
+use crate::driver;
+use crate::model::{
+    Endpoint, EndpointSettings, Family, IfName, Lease, Mac, Network, NetworkMode, ProcessId, Running,
+    Sandbox, SandboxState, check_target, compare,
+};
+use crate::names::hosts;
+use crate::plan::Plan;
+use crate::store::{StoreError, WriteTx};
+
+/// What the interface in the sandbox is to be called.
+const ENDPOINT_IFNAME: &str = "com.docker.network.endpoint.ifname";
+/// There where this kernel has IPv6, and with it the loopback of each namespace.
+const IPV6: &str = "net/ipv6/conf/all/disable_ipv6";
+
+impl Controller {
+    /// Starts a sandbox: its namespace and its endpoints are made, its files written. It counts as running from now on;
+    /// until [`Self::process_started`] its process is its supervisor.
+    ///
+    /// # Errors
+    /// If there is no such sandbox, it runs, or one of its networks, addresses or its target can't be had. All is as
+    /// before then.
+    pub fn start_sandbox(&self, reference: &str, supervisor: ProcessId) -> Result<Started> {
+        let inner = &*self.0;
+        let (_guard, known) = inner.take_sandbox(reference, None)?;
+        if matches!(known.sandbox.state, SandboxState::Running(_)) {
+            return Err(ControllerError::AlreadyRunning(known.sandbox.config.name));
+        }
+        let target = inner.target(&known)?;
+        let mut claim = inner.addresses.claim();
+        let attached =
+            inner.attach_all(&known, &mut claim).map_err(|e| ControllerError::Start(Box::new(e)))?;
+        let mut sandbox = known.sandbox.clone();
+        let netns = match (&sandbox.config.mode, &target) {
+            (NetworkMode::Host, _) => None,
+            (NetworkMode::Container(_), target) => target.as_ref().and_then(|(_, run)| run.netns.clone()),
+            _ => Some(sandbox.config.netns.clone().unwrap_or_else(|| inner.root.namespace(sandbox.id))),
+        };
+        sandbox.state = SandboxState::Running(Running {
+            pid: supervisor.pid,
+            start_ticks: supervisor.start_ticks,
+            boot: inner.boot.clone(),
+            started: now(),
+            netns: netns.clone(),
+            supervisor: Some(supervisor),
+        });
+        let (files, hostname, domainname) = inner.etc(&sandbox, &attached, target.as_ref())?;
+        let started = Started { sandbox, netns, hostname, domainname, files, target };
+        let begun = inner.begin(&known, &started.sandbox, &attached, claim);
+        if begun.is_err() {
+            remove_dir(&inner.root.run(known.sandbox.id));
+        }
+        begun.map_err(|error| match error {
+            ControllerError::NamespaceInUse { .. } => error,
+            error => ControllerError::Start(Box::new(error)),
+        })?;
+        let name = &started.sandbox.config.name;
+        tracing::info!(%name, id = %started.sandbox.id.short(), "sandbox started");
+        Ok(started)
+    }
+}
+
+impl Inner {
+    /// The sandbox whose stack this one shares, and how that runs.
+    fn target(&self, known: &Known) -> Result<Option<(Sandbox, Running)>> {
+        let NetworkMode::Container(name) = &known.sandbox.config.mode else { return Ok(None) };
+        let state = |target: &Sandbox| (target.id, target.state.as_target(&self.boot));
+        check_target(known.sandbox.id, name, known.target.as_ref().map(state))?;
+        Ok(known.target.as_ref().and_then(|target| match &target.state {
+            SandboxState::Running(running) => Some((target.clone(), running.clone())),
+            SandboxState::Created | SandboxState::Exited(_) => None, // refused above
+        }))
+    }
+
+    /// An endpoint on each network that is wanted, in the order in which they count.
+    fn attach_all(&self, known: &Known, claim: &mut Claim<'_>) -> Result<Vec<Attachment>> {
+        let mut networks = Vec::new();
+        for Attach { settings, network, .. } in &known.wanted {
+            let network = network.clone().map_err(StoreError::from)?;
+            // Given twice, by name and by id: once.
+            if !networks.iter().any(|(other, _): &(Network, _)| other.id == network.id) {
+                networks.push((network, settings));
+            }
+        }
+        networks.sort_by(|(a, left), (b, right)| compare(&candidate(a, left), &candidate(b, right)));
+        let mut attached: Vec<Attachment> = Vec::new();
+        for (network, settings) in networks {
+            let endpoint = self.new_endpoint(&known.sandbox, &network, settings, &attached, claim)?;
+            attached.push(Attachment { network, endpoint });
+        }
+        Ok(in_order(attached))
+    }
+
+    /// An endpoint that is to be, beside those there are.
+    pub(super) fn new_endpoint(
+        &self,
+        sandbox: &Sandbox,
+        network: &Network,
+        settings: &EndpointSettings,
+        beside: &[Attachment],
+        claim: &mut Claim<'_>,
+    ) -> Result<Endpoint> {
+        let problems = outside(network, settings);
+        if !problems.is_empty() {
+            return Err(ControllerError::Settings(problems));
+        }
+        let driver = driver::named(&network.driver)?;
+        let prefix = driver.interface_prefix(network);
+        let random: [u8; 6] = self.random.bytes()?;
+        let mut endpoint = Endpoint {
+            id: endpoint_id(self)?,
+            network: network.id,
+            sandbox: Some(sandbox.id),
+            name: sandbox.config.name.to_string(),
+            ipv4: None,
+            ipv6: None,
+            gateway4: None,
+            gateway6: None,
+            mac: prefix.as_ref().map(|_| settings.mac.unwrap_or_else(|| Mac::from_random(random))),
+            ifname: None,
+            host_ifname: None,
+            settings: settings.clone(),
+        };
+        if let Some(prefix) = prefix {
+            endpoint.ifname = Some(interface(&prefix, settings, beside)?);
+            endpoint.host_ifname = Some(self.host_interface()?);
+        }
+        let asked = |family| match family {
+            Family::V4 => settings.ip.map(IpAddr::V4),
+            Family::V6 => settings.ip6.map(IpAddr::V6),
+        };
+        for subnet in &network.subnets {
+            let Some(pool) = &subnet.pool else { continue };
+            let (name, id) = (network.name.as_str(), network.id.to_string());
+            let got =
+                claim.address(pool, asked(subnet.family())).map_err(|error| error.on_network(name, &id))?;
+            match got {
+                Some(IpNet::V4(net)) => endpoint.ipv4 = Some(net),
+                Some(IpNet::V6(net)) => endpoint.ipv6 = Some(net),
+                None => {}
+            }
+        }
+        if let (Some(_), Some(IpAddr::V4(ip))) = (endpoint.ipv4, network.default_gateway(Family::V4)) {
+            endpoint.gateway4 = Some(ip);
+        }
+        if let (Some(_), Some(IpAddr::V6(ip))) = (endpoint.ipv6, network.default_gateway(Family::V6)) {
+            endpoint.gateway6 = Some(ip);
+        }
+        Ok(endpoint)
+    }
+
+    /// `veth` and seven random hex digits.
+    fn host_interface(&self) -> Result<IfName> {
+        let number = u32::from_le_bytes(self.random.bytes()?) >> 4;
+        Ok(format!("veth{number:07x}").parse()?)
+    }
+
+    /// Makes a start true: facts, then the kernel; or nothing.
+    fn begin(
+        &self,
+        known: &Known,
+        sandbox: &Sandbox,
+        attached: &[Attachment],
+        claim: Claim<'_>,
+    ) -> Result<()> {
+        let (facts, endpoints) = (sandbox.clone(), endpoints(attached));
+        let leases = leases(attached, claim.taken());
+        self.store.write(move |tx| -> Result<()> {
+            if let Some(path) = &facts.config.netns
+                && let Some(owner) = tenant(tx, path, facts.id)?
+            {
+                return Err(ControllerError::NamespaceInUse { path: path.clone(), owner });
+            }
+            tx.update_sandbox(&facts)?;
+            insert(tx, &endpoints, &leases)?;
+            Ok(())
+        })?;
+        let after = self.sandbox_plan(sandbox, attached);
+        if let Err(failed) = self.carry_out(&Plan::default(), &after) {
+            let (facts, endpoints) = (known.sandbox.clone(), endpoints_ids(attached));
+            self.restore(move |tx| {
+                endpoints.iter().try_for_each(|id| tx.delete_endpoint(*id))?;
+                tx.update_sandbox(&facts)
+            });
+            if failed.undone {
+                drop(claim)
+            } else {
+                claim.hold()
+            }
+            return Err(failed.error.into());
+        }
+        claim.keep();
+        new_interfaces(&Plan::default(), &after).iter().for_each(|veth| self.kernel.announce(veth));
+        Ok(())
+    }
+
+    /// Writes what the sandbox sees under `/etc`. Gives the files, the hostname and the domain name.
+    fn etc(
+        &self,
+        sandbox: &Sandbox,
+        attached: &[Attachment],
+        target: Option<&(Sandbox, Running)>,
+    ) -> Result<(Files, String, String)> {
+        if let Some((target, _)) = target {
+            let owner = self.owner_of_files(target.clone())?;
+            let hostname = self.hostname(&owner);
+            let domainname = owner.config.domainname.clone().unwrap_or_default();
+            return Ok((self.root.files(owner.id), hostname, domainname));
+        }
+        let (hostname, files) = (self.hostname(sandbox), self.root.files(sandbox.id));
+        let domainname = sandbox.config.domainname.clone().unwrap_or_default();
+        let text = if sandbox.config.mode == NetworkMode::Host {
+            fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts::template(true))
+        } else {
+            let names = hosts::own_names(&hostname, &domainname);
+            let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &names);
+            hosts::with(&hosts::template(self.kernel.sysctl(IPV6)?.is_some()), &own)
+        };
+        let written = self
+            .root
+            .make_run(sandbox.id)
+            .and_then(|()| write(&files.hosts, &text))
+            .and_then(|()| write(&files.hostname, &hosts::hostname(&hostname)));
+        if written.is_err() {
+            remove_dir(&self.root.run(sandbox.id));
+        }
+        written.map(|()| (files, hostname, domainname))
+    }
+
+    fn hostname(&self, sandbox: &Sandbox) -> String {
+        match (&sandbox.config.mode, &sandbox.config.hostname) {
+            (NetworkMode::Host, None) => host::hostname(),
+            _ => sandbox.hostname(),
+        }
+    }
+
+    /// Whose files a sandbox has that may itself share the stack of another.
+    fn owner_of_files(&self, mut sandbox: Sandbox) -> Result<Sandbox> {
+        self.store.read(move |tx| {
+            let mut seen = vec![sandbox.id];
+            while let NetworkMode::Container(target) = &sandbox.config.mode {
+                match found(tx.resolve_sandbox(target))? {
+                    Some(target) if !seen.contains(&target.id) => sandbox = target,
+                    _ => break,
+                }
+                seen.push(sandbox.id);
+            }
+            Ok(sandbox)
+        })
+    }
+
+    /// Adds or removes a sandbox's lines for an endpoint. A failure is only logged: its file is a convenience, and may have
+    /// been replaced by somebody.
+    pub(super) fn change_hosts(&self, sandbox: &Sandbox, attachment: &Attachment, there: bool) {
+        let path: PathBuf = self.root.files(sandbox.id).hosts;
+        let domainname = sandbox.config.domainname.as_deref().unwrap_or_default();
+        let names = hosts::own_names(&self.hostname(sandbox), domainname);
+        let lines = hosts::lines(attachment.addresses(), &names);
+        let change = if there { hosts::with } else { hosts::without };
+        let changed = fs::read_to_string(&path).and_then(|text| fs::write(&path, change(&text, &lines)));
+        if let Err(error) = changed {
+            tracing::warn!(path = %path.display(), %error, "a hosts file can't be changed");
+        }
+    }
+}
+
+/// Addresses that are asked for and that the network doesn't have.
+pub(super) fn outside(network: &Network, settings: &EndpointSettings) -> Vec<SettingsError> {
+    let asked = settings.ip.map(IpAddr::V4).into_iter().chain(settings.ip6.map(IpAddr::V6));
+    asked.filter(|ip| network.subnet_of(*ip).is_none()).map(SettingsError::Outside).collect()
+}
+
+/// The interface that is asked for, or the lowest number that none beside it has.
+fn interface(prefix: &str, settings: &EndpointSettings, beside: &[Attachment]) -> Result<IfName> {
+    let taken = |name: &IfName| beside.iter().any(|other| other.endpoint.ifname.as_ref() == Some(name));
+    if let Some(asked) = settings.driver_opts.get(ENDPOINT_IFNAME).filter(|name| !name.is_empty()) {
+        let name: IfName = asked.parse()?;
+        return if taken(&name) { Err(ControllerError::InterfaceTaken(asked.clone())) } else { Ok(name) };
+    }
+    // One more number than there are others: one of them is free.
+    for number in 0..=beside.len() {
+        let name: IfName = format!("{prefix}{number}").parse()?;
+        if !taken(&name) {
+            return Ok(name);
+        }
+    }
+    Err(ControllerError::InterfaceTaken(prefix.to_owned()))
+}
+
+fn endpoints(attached: &[Attachment]) -> Vec<Endpoint> {
+    attached.iter().map(|attachment| attachment.endpoint.clone()).collect()
+}
+
+fn endpoints_ids(attached: &[Attachment]) -> Vec<crate::model::EndpointId> {
+    attached.iter().map(|attachment| attachment.endpoint.id).collect()
+}
+
+/// Who has which of the addresses that were claimed.
+pub(super) fn leases(attached: &[Attachment], claimed: &[(crate::ipam::PoolId, IpAddr)]) -> Vec<Lease> {
+    let lease = |(pool, address): &(crate::ipam::PoolId, IpAddr)| {
+        let owner = attached.iter().find(|attachment| {
+            attachment.network.subnets.iter().any(|subnet| subnet.pool.as_ref() == Some(pool))
+        })?;
+        Some(Lease { pool: pool.clone(), address: *address, endpoint: Some(owner.endpoint.id) })
+    };
+    claimed.iter().filter_map(lease).collect()
+}
+
+/// Adds endpoints and their leases.
+pub(super) fn insert(tx: &WriteTx<'_>, endpoints: &[Endpoint], leases: &[Lease]) -> Result<(), StoreError> {
+    endpoints.iter().try_for_each(|endpoint| tx.insert_endpoint(endpoint))?;
+    leases.iter().try_for_each(|lease| tx.insert_lease(lease))
+}

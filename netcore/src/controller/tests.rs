@@ -1,0 +1,8 @@
+//! The controller with a kernel and firewall tools that are none.
+
+mod flags;
+mod lab;
+mod networks;
+mod restart;
+mod sandboxes;
+mod undo;

@@ -1,0 +1,323 @@
+//! The controller against a real kernel, with each firewall backend: who reaches whom, and that nothing is left of what
+//! couldn't be made.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test code, whatever function it stands in")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+mod lab;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lab::{Host, missing, ready};
+use netcore::controller::{
+    Class, Config, Controller, ControllerError, NetworkRequest, SandboxConfigRequest, SandboxView,
+};
+use netcore::firewall::{Backend, BackendChoice};
+use netcore::ipam::SubnetSpec;
+use netcore::kernel::Operation;
+use netcore::model::{EndpointSettings, ProcessId, options};
+use tempfile::TempDir;
+
+/// A host, and a controller in it.
+struct World {
+    host: Host,
+    controller: Option<Controller>,
+    gate: Arc<Gate>,
+    config: Config,
+    backend: Backend,
+    _dir: TempDir,
+}
+
+/// Makes one operation of the kernel fail.
+#[derive(Default)]
+struct Gate {
+    /// The how many-th from now; 0 for none.
+    fail_in: AtomicUsize,
+    failed: Mutex<Option<String>>,
+}
+
+impl Gate {
+    fn pass(&self, operation: &Operation<'_>) -> io::Result<()> {
+        let left = self.fail_in.load(Ordering::SeqCst);
+        if left > 0 && self.fail_in.fetch_sub(1, Ordering::SeqCst) == 1 {
+            *self.failed.lock().unwrap() = Some(format!("{} {}", operation.verb, operation.object));
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    fn new(backend: Backend) -> Self {
+        let dir = TempDir::new().unwrap();
+        let firewall_backend = match backend {
+            Backend::Nftables => BackendChoice::Nftables,
+            Backend::Iptables => BackendChoice::Iptables,
+        };
+        let config = Config {
+            data_root: dir.path().join("data"),
+            exec_root: dir.path().join("run"),
+            firewall_backend,
+            ..Config::default()
+        };
+        let host = Host::new();
+        let mut world = Self { host, controller: None, gate: Arc::default(), config, backend, _dir: dir };
+        world.open();
+        world
+    }
+
+    fn open(&mut self) {
+        self.controller = None;
+        let (gate, config) = (Arc::clone(&self.gate), self.config.clone());
+        let open = || Controller::open_with_gate(config, move |operation| gate.pass(operation));
+        self.controller = Some(self.host.enter(open).unwrap());
+    }
+
+    /// Runs an operation in the host's namespace, as a daemon's threads are.
+    fn run<T: Send>(&self, operation: impl FnOnce(&Controller) -> T + Send) -> T {
+        let controller = self.controller.as_ref().unwrap();
+        self.host.enter(|| operation(controller))
+    }
+
+    fn network(&self, request: NetworkRequest) {
+        self.run(|controller| controller.create_network(request)).unwrap();
+    }
+
+    /// A running sandbox: its namespace and its first address.
+    fn sandbox(&self, name: &str, mode: &str) -> (Host, String) {
+        let view = self.run(|controller| -> Result<SandboxView, ControllerError> {
+            controller.create_sandbox(request(name, mode))?;
+            controller.start_sandbox(name, me())?;
+            controller.sandbox(name)
+        });
+        let view = view.unwrap();
+        let netns = self.config.exec_root.join("netns").join(view.sandbox.id.short());
+        (Host::at(&netns), view.endpoints[0].ipv4.unwrap().addr().to_string())
+    }
+
+    fn end(&self, name: &str) {
+        self.run(|controller| {
+            let id = controller.sandbox(name).unwrap().sandbox.id;
+            controller.sandbox_ended(id, 0, None).unwrap();
+            controller.remove_sandbox(name).unwrap();
+        });
+    }
+
+    /// All that is there: interfaces with their addresses, rules, pins, facts.
+    fn everything(&self) -> Vec<String> {
+        let links = self.host.run("ip -br address", "");
+        // State, and addresses of the link, appear when they like.
+        let settled = |word: &&str| !word.starts_with("fe80") && !["UP", "DOWN", "UNKNOWN"].contains(word);
+        let line = |line: &str| line.split_whitespace().filter(settled).collect::<Vec<_>>().join(" ");
+        let mut all: Vec<String> = links.lines().map(line).collect();
+        // Word by word: nft lists the elements of a set in any order.
+        let rules = self.host.rules(self.backend);
+        all.extend(rules.split_whitespace().map(|word| word.trim_end_matches(',').to_owned()));
+        for dir in ["netns", "sandboxes"] {
+            let entries = fs::read_dir(self.config.exec_root.join(dir)).unwrap();
+            all.extend(entries.map(|entry| entry.unwrap().path().display().to_string()));
+        }
+        let facts = self.run(|controller| {
+            let networks = controller.networks().unwrap();
+            let pools: Vec<_> =
+                networks.iter().map(|n| controller.network(n.name.as_str()).unwrap().pools).collect();
+            let sandboxes = controller.sandboxes().unwrap();
+            format!("{networks:?} {pools:?} {sandboxes:?}")
+        });
+        all.push(facts);
+        all.sort();
+        all
+    }
+
+    /// Fails each operation of the kernel in turn. Some may fail without harm, such as looking; `undo` takes back then
+    /// what was done. At last nothing fails.
+    fn fail_in_turn(
+        &self,
+        least: usize,
+        operation: impl Fn(&Controller) -> Result<(), ControllerError> + Sync,
+        undo: impl Fn(&Controller) + Sync,
+    ) {
+        let mut tried = BTreeSet::new();
+        for turn in 1.. {
+            let before = self.everything();
+            self.gate.fail_in.store(turn, Ordering::SeqCst);
+            let done = self.run(&operation);
+            self.gate.fail_in.store(0, Ordering::SeqCst);
+            let Some(what) = self.gate.failed.lock().unwrap().take() else {
+                done.unwrap();
+                break;
+            };
+            match done {
+                Ok(()) => self.run(&undo),
+                Err(error) => {
+                    assert_eq!(error.class(), Class::Internal, "{what}: {error}");
+                    assert_eq!(self.everything(), before, "after `{what}` failed");
+                    tried.insert(what);
+                }
+            }
+        }
+        assert!(tried.len() >= least, "{tried:#?}");
+    }
+}
+
+impl Drop for World {
+    /// Unpins what a failed test left running.
+    fn drop(&mut self) {
+        let Some(controller) = self.controller.take() else { return };
+        self.host.enter(|| {
+            for (id, _) in controller.running().unwrap_or_default() {
+                let _ = controller.sandbox_ended(id, 137, None);
+            }
+        });
+    }
+}
+
+fn me() -> ProcessId {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields = stat.rsplit_once(')').unwrap().1;
+    let start_ticks = fields.split_whitespace().nth(19).unwrap().parse().unwrap();
+    ProcessId { pid: std::process::id(), start_ticks }
+}
+
+fn request(name: &str, mode: &str) -> SandboxConfigRequest {
+    SandboxConfigRequest {
+        name: Some(name.into()),
+        mode: mode.parse().unwrap(),
+        ..SandboxConfigRequest::default()
+    }
+}
+
+fn named(name: &str, subnet: &str) -> NetworkRequest {
+    NetworkRequest {
+        name: name.into(),
+        subnets: vec![SubnetSpec::new(subnet.parse().unwrap())],
+        ..NetworkRequest::default()
+    }
+}
+
+/// Each test once with nftables and once with iptables.
+macro_rules! with_each_backend {
+    ($($name:ident)*) => {
+        mod nftables_backend {
+            $(#[test] fn $name() { super::run(super::Backend::Nftables, super::$name); })*
+        }
+        mod iptables_backend {
+            $(#[test] fn $name() { super::run(super::Backend::Iptables, super::$name); })*
+        }
+    };
+}
+
+with_each_backend! {
+    who_is_on_a_network_reaches_who_is_there_and_nobody_else
+    an_internal_network_has_no_way_out
+    without_icc_neighbours_are_apart
+    nothing_is_left_of_what_cannot_be_made
+    all_goes_on_after_the_controller_was_gone
+}
+
+fn run(backend: Backend, test: fn(World)) {
+    if ready(backend).is_some() {
+        test(World::new(backend));
+    }
+}
+
+fn who_is_on_a_network_reaches_who_is_there_and_nobody_else(world: World) {
+    world.network(named("a", "10.1.0.0/24"));
+    world.network(named("b", "10.2.0.0/24"));
+    let [(a1, a1_ip), (a2, a2_ip)] = ["a1", "a2"].map(|name| world.sandbox(name, "a"));
+    let (b1, b1_ip) = world.sandbox("b1", "b");
+    assert!(a1.reaches(&a2, &a2_ip) && a2.reaches(&a1, &a1_ip));
+    assert!(world.host.reaches(&a1, &a1_ip), "the host reaches its sandboxes");
+    assert!(a1.reaches(&world.host, "10.1.0.1"), "and they reach it");
+    assert!(!a1.reaches(&b1, &b1_ip) && !b1.reaches(&a1, &a1_ip));
+    world.run(|controller| controller.connect("b", "a1", EndpointSettings::default())).unwrap();
+    assert!(a1.reaches(&b1, &b1_ip));
+    world.run(|controller| controller.disconnect("b", "a1", false)).unwrap();
+    assert!(!a1.reaches(&b1, &b1_ip));
+    ["a1", "a2", "b1"].iter().for_each(|name| world.end(name));
+}
+
+fn an_internal_network_has_no_way_out(world: World) {
+    world.network(NetworkRequest { internal: true, ..named("in", "10.1.0.0/24") });
+    world.network(named("out", "10.2.0.0/24"));
+    let [(one, _), (two, two_ip)] = ["one", "two"].map(|name| world.sandbox(name, "in"));
+    assert!(one.reaches(&two, &two_ip));
+    assert_eq!(one.run("ip route show default", ""), "");
+    let (out, out_ip) = world.sandbox("out", "out");
+    assert!(out.run("ip route show default", "").contains("via 10.2.0.1 dev eth0"));
+    one.ip("route add default via 10.1.0.1");
+    assert!(!one.reaches(&out, &out_ip), "not even with a route");
+}
+
+fn without_icc_neighbours_are_apart(world: World) {
+    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+        missing("needs br_netfilter");
+        return;
+    }
+    let icc_off = [(options::ENABLE_ICC.to_owned(), "false".to_owned())].into();
+    world.network(NetworkRequest { options: icc_off, ..named("n", "10.1.0.0/24") });
+    let [(one, one_ip), (two, two_ip)] = ["one", "two"].map(|name| world.sandbox(name, "n"));
+    assert!(!one.reaches(&two, &two_ip) && !two.reaches(&one, &one_ip));
+    assert!(world.host.reaches(&one, &one_ip));
+}
+
+fn nothing_is_left_of_what_cannot_be_made(world: World) {
+    let six = |name: &str, subnet: &str| NetworkRequest { ipv6: Some(true), ..named(name, subnet) };
+    // Forwarding stays on once it is; and from then on the rules drop what is routed for others.
+    world.network(six("warm", "10.9.0.0/24"));
+    world.fail_in_turn(
+        3,
+        |controller| controller.create_network(six("net", "10.1.0.0/24")).map(drop),
+        |controller| drop(controller.remove_network("net").unwrap()),
+    );
+    let create = |controller: &Controller| drop(controller.create_sandbox(request("web", "net")).unwrap());
+    let end = |controller: &Controller| {
+        let id = controller.sandbox("web").unwrap().sandbox.id;
+        controller.sandbox_ended(id, 0, None).unwrap();
+        controller.remove_sandbox("web").unwrap();
+    };
+    world.run(create);
+    world.fail_in_turn(
+        6,
+        |controller| controller.start_sandbox("web", me()).map(drop),
+        |controller| {
+            end(controller);
+            create(controller);
+        },
+    );
+    world.fail_in_turn(
+        4,
+        |controller| controller.connect("warm", "web", EndpointSettings::default()).map(drop),
+        |controller| controller.disconnect("warm", "web", false).unwrap(),
+    );
+    world.fail_in_turn(
+        1,
+        |controller| controller.disconnect("warm", "web", false),
+        |controller| drop(controller.connect("warm", "web", EndpointSettings::default()).unwrap()),
+    );
+    world.run(end);
+    world.fail_in_turn(
+        1,
+        |controller| controller.remove_network("net").map(drop),
+        |controller| drop(controller.create_network(six("net", "10.1.0.0/24")).unwrap()),
+    );
+}
+
+fn all_goes_on_after_the_controller_was_gone(mut world: World) {
+    world.network(named("a", "10.1.0.0/24"));
+    let [(a1, _), (a2, a2_ip)] = ["a1", "a2"].map(|name| world.sandbox(name, "a"));
+    let ends = a1.connect(&a2, &a2_ip).expect("they are on one network");
+    let before = world.everything();
+    world.open();
+    assert_eq!(world.everything(), before);
+    io::Write::write_all(&mut &ends.0, b"x").unwrap();
+    assert_eq!(io::Read::read(&mut &ends.1, &mut [0; 2]).unwrap(), 1);
+    world.host.run("ip link del portmap0", "");
+    world.run(Controller::reconcile).unwrap();
+    assert_eq!(world.everything(), before);
+    ["a1", "a2"].iter().for_each(|name| world.end(name));
+}

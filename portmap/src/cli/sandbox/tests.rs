@@ -1,0 +1,114 @@
+//! Command lines, and what is asked of the daemon for them.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+fn request(words: &[&str]) -> Result<Value, String> {
+    let line = Line::try_parse_from([&["run"], words].concat()).map_err(|error| error.to_string())?;
+    let variable = |name: &str| (name == "HERE").then(|| "there".to_owned());
+    line.flags.request(variable).map_err(|error| error.to_string())
+}
+
+fn refused(words: &[&str]) -> String {
+    let error = request(words).expect_err("it is wrong");
+    error.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_first_word_that_is_no_flag_begins_the_command() {
+    let cases = [
+        (&["true"][..], &["true"][..]),
+        (&["--", "true"], &["true"]),
+        (&["--rm", "ls", "-l", "--rm", "--", "x"], &["ls", "-l", "--rm", "--", "x"]),
+        (&["--name", "web", "--", "-odd"], &["-odd"]),
+        (&["sh", "-c", "exit 3"], &["sh", "-c", "exit 3"]),
+    ];
+    for (words, command) in cases {
+        assert_eq!(request(words).unwrap()["Cmd"], json!(command), "{words:?}");
+    }
+}
+
+#[test]
+fn plain_words_become_a_plain_request() {
+    let body = request(&["true"]).unwrap();
+    assert_eq!(body["HostConfig"], json!({"NetworkMode": "bridge", "AutoRemove": false}));
+    assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {}}));
+    assert_eq!(body["WorkingDir"], json!(env::current_dir().unwrap()));
+    assert_eq!(body["Env"], json!([]));
+}
+
+#[test]
+fn flags_become_settings_of_the_first_network() {
+    let words = ["--net", "Shop", "--ip", "172.22.0.9", "--net-alias", "a", "--network-alias=b", "-h", "web"];
+    let more =
+        ["--rm", "-e", "A=b", "-eHERE", "-e", "NOWHERE", "-l", "x=y=z", "--label", "q", "-w", "/tmp", "true"];
+    let body = request(&[&words[..], &more].concat()).unwrap();
+    assert_eq!(body["HostConfig"], json!({"NetworkMode": "Shop", "AutoRemove": true}));
+    let endpoint = &body["NetworkingConfig"]["EndpointsConfig"]["Shop"];
+    assert_eq!(endpoint["IPAMConfig"]["IPv4Address"], "172.22.0.9");
+    assert_eq!(endpoint["Aliases"], json!(["a", "b"]));
+    assert_eq!(body["Hostname"], "web");
+    assert_eq!(body["Env"], json!(["A=b", "HERE=there"]));
+    assert_eq!(body["Labels"], json!({"x": "y=z", "q": ""}));
+    assert_eq!(body["WorkingDir"], "/tmp");
+}
+
+#[test]
+fn several_networks_are_all_asked_for() {
+    let body = request(&["--network=name=One,gw-priority=-2", "--network", "two", "true"]).unwrap();
+    assert_eq!(body["HostConfig"]["NetworkMode"], "One");
+    let endpoints = body["NetworkingConfig"]["EndpointsConfig"].as_object().unwrap();
+    assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["One", "two"]);
+    assert_eq!(endpoints["One"]["GwPriority"], -2);
+}
+
+#[test]
+fn what_docker_refuses_itself_is_refused() {
+    let cases = [
+        (&["--net", "a", "--net", "a", "true"][..], r#"network "a" is specified multiple times"#),
+        (
+            &["--net", "a", "--net", "host", "true"],
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+        ),
+        (&["--net", "alias=x", "true"], "network name/id is not specified"),
+        (&["--net", "name=a,color=red", "true"], "invalid field key color"),
+        (
+            &["--net", "name=a,ip=1.2.3.4", "--ip", "1.2.3.5", "true"],
+            "conflicting options: cannot specify both --ip and per-network IPv4 address",
+        ),
+        (&["-h", "a_b", "true"], "invalid hostname format for --hostname: a_b"),
+        (&["-e", "=x", "true"], "invalid environment variable: =x"),
+        (&["-w", "tmp", "true"], "the working directory 'tmp' is invalid, it needs to be an absolute path"),
+        (&["-p", "80:80", "true"], "error: unexpected argument '-p' found"),
+        (&["--dns", "1.1.1.1", "true"], "error: unexpected argument '--dns' found"),
+    ];
+    for (words, text) in cases {
+        assert_eq!(refused(words), text, "{words:?}");
+    }
+    assert!(refused(&["--netns", "/dev/null", "true"]).ends_with("not a network namespace"));
+    assert!(refused(&["--netns", "/no/such", "true"]).ends_with("no such file or directory"));
+    assert!(refused(&["--rm"]).contains("required arguments"));
+}
+
+#[test]
+fn hostnames_are_those_of_rfc_1123() {
+    let long = "a".repeat(65);
+    for (text, good) in [
+        ("web", true),
+        ("web.example.com", true),
+        ("0a-1", true),
+        ("-a", false),
+        ("a.", false),
+        ("", false),
+        (&long, false),
+    ] {
+        assert_eq!(is_hostname(text), good, "{text}");
+    }
+}

@@ -1,0 +1,47 @@
+//! `portmap stop`: ends the commands of sandboxes.
+
+use std::process::ExitCode;
+
+use super::tell;
+use crate::client::{CallError, Client, encode};
+
+/// What was typed.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Signal to send first
+    #[arg(short, long, value_name = "SIGNAL")]
+    signal: Option<String>,
+
+    /// Seconds to wait before killing
+    #[arg(
+        short,
+        long = "timeout",
+        visible_alias = "time",
+        value_name = "SECONDS",
+        allow_negative_numbers = true
+    )]
+    timeout: Option<i64>,
+
+    /// Names or ids of sandboxes
+    #[arg(value_name = "SANDBOX", required = true)]
+    sandboxes: Vec<String>,
+}
+
+/// Stops them, one after the other.
+pub(crate) fn run(host: Option<&str>, args: &Args) -> ExitCode {
+    tell::each(&args.sandboxes, |sandbox| stop(host, sandbox, args.signal.as_deref(), args.timeout))
+}
+
+/// Stops one; no failure if it doesn't run.
+pub(super) fn stop(
+    host: Option<&str>,
+    sandbox: &str,
+    signal: Option<&str>,
+    timeout: Option<i64>,
+) -> Result<(), CallError> {
+    let timeout = timeout.map(|seconds| format!("t={seconds}"));
+    let signal = signal.map(|signal| format!("signal={}", encode(signal)));
+    let query: Vec<String> = timeout.into_iter().chain(signal).collect();
+    let path = format!("/portmap/sandboxes/{}/stop?{}", encode(sandbox), query.join("&"));
+    Client::new(host).map_err(CallError::Other)?.call("POST", path.trim_end_matches('?'), None).map(|_| ())
+}

@@ -1,0 +1,401 @@
+//! Sandboxes as answers show them, field by field as dockerd does with containers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use netcore::controller::{Config, SandboxView};
+use netcore::model::{NetworkId, NetworkMode, Sandbox, SandboxId, SandboxState, Timestamp};
+use serde::Serialize;
+
+use crate::daemon::api::endpoint::{self, EndpointView};
+use crate::daemon::api::version::Version;
+use crate::daemon::api::wording;
+use crate::daemon::bus::IMAGE;
+
+/// How Go writes a time that never was.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// What a network is called.
+type Naming<'a> = &'a dyn Fn(NetworkId) -> String;
+
+/// An object whose content nobody looks at.
+type Empty = BTreeMap<String, String>;
+
+/// One line of `ps`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    id: String,
+    names: [String; 1],
+    image: &'static str,
+    #[serde(rename = "ImageID")]
+    image_id: &'static str,
+    command: String,
+    created: i64,
+    ports: [(); 0],
+    labels: BTreeMap<String, String>,
+    state: &'static str,
+    status: String,
+    host_config: ListedHostConfig,
+    network_settings: ListedNetworks,
+    mounts: [(); 0],
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedHostConfig {
+    network_mode: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedNetworks {
+    networks: BTreeMap<String, EndpointView>,
+}
+
+impl Listed {
+    pub(super) fn of(view: &SandboxView, name: Naming<'_>, version: Version, now: Timestamp) -> Self {
+        let sandbox = &view.sandbox;
+        Self {
+            id: sandbox.id.to_string(),
+            names: [format!("/{}", sandbox.config.name)],
+            image: IMAGE,
+            image_id: "",
+            command: sandbox.config.process.command.join(" "),
+            created: sandbox.created.seconds(),
+            ports: [],
+            labels: sandbox.config.labels.clone(),
+            state: sandbox.state.name(),
+            status: wording::status(&sandbox.state, now),
+            host_config: ListedHostConfig { network_mode: sandbox.config.mode.as_text().into_owned() },
+            network_settings: ListedNetworks { networks: networks(view, name, version) },
+            mounts: [],
+        }
+    }
+}
+
+/// The networks it is on; for one that doesn't run, those it is to be on.
+fn networks(view: &SandboxView, name: Naming<'_>, version: Version) -> BTreeMap<String, EndpointView> {
+    let sandbox = &view.sandbox;
+    let attached: BTreeMap<String, EndpointView> = view
+        .endpoints
+        .iter()
+        .map(|endpoint| (name(endpoint.network), endpoint::view(endpoint, sandbox, version)))
+        .collect();
+    if !attached.is_empty() || sandbox.config.mode.is_shared() {
+        return attached;
+    }
+    let short = sandbox.id.short();
+    let wanted = sandbox.config.networks.iter();
+    let mut wanted: BTreeMap<String, EndpointView> =
+        wanted.map(|(name, settings)| (name.clone(), endpoint::wanted(settings, version, &short))).collect();
+    let own = sandbox.config.mode.as_text().into_owned();
+    wanted.entry(own).or_insert_with(|| endpoint::wanted(&Default::default(), version, &short));
+    wanted
+}
+
+/// Where a sandbox's files are.
+#[derive(Debug)]
+pub(super) struct Places {
+    run: PathBuf,
+    log: PathBuf,
+}
+
+impl Places {
+    pub(super) fn of(config: &Config, id: SandboxId) -> Self {
+        let id = id.to_string();
+        Self {
+            run: config.exec_root.join("sandboxes").join(&id),
+            log: log_path(&config.data_root, &id),
+        }
+    }
+}
+
+/// The log of a detached sandbox.
+pub(in crate::daemon::api) fn log_path(data_root: &Path, id: &str) -> PathBuf {
+    data_root.join("sandboxes").join(id).join("log.json")
+}
+
+/// All there is to know.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Inspected {
+    id: String,
+    created: String,
+    path: String,
+    args: Vec<String>,
+    state: StateView,
+    image: &'static str,
+    resolv_conf_path: String,
+    hostname_path: String,
+    hosts_path: String,
+    log_path: String,
+    name: String,
+    restart_count: u32,
+    driver: &'static str,
+    platform: &'static str,
+    mount_label: &'static str,
+    process_label: &'static str,
+    app_armor_profile: &'static str,
+    #[serde(rename = "ExecIDs")]
+    exec_ids: Option<()>,
+    host_config: HostConfig,
+    graph_driver: GraphDriver,
+    mounts: [(); 0],
+    config: ConfigView,
+    network_settings: NetworkSettings,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct StateView {
+    status: &'static str,
+    running: bool,
+    paused: bool,
+    restarting: bool,
+    #[serde(rename = "OOMKilled")]
+    oom_killed: bool,
+    dead: bool,
+    pid: u32,
+    exit_code: i32,
+    error: String,
+    started_at: String,
+    finished_at: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct HostConfig {
+    network_mode: String,
+    port_bindings: Empty,
+    publish_all_ports: bool,
+    dns: [(); 0],
+    dns_options: [(); 0],
+    dns_search: [(); 0],
+    extra_hosts: Option<()>,
+    links: Option<()>,
+    auto_remove: bool,
+    restart_policy: RestartPolicy,
+    log_config: LogConfig,
+    /// Not Docker's: a namespace somebody else made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    netns: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    name: &'static str,
+    maximum_retry_count: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct LogConfig {
+    r#type: &'static str,
+    config: Empty,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GraphDriver {
+    data: Option<()>,
+    name: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct ConfigView {
+    hostname: String,
+    domainname: String,
+    user: &'static str,
+    tty: bool,
+    env: Vec<String>,
+    cmd: Vec<String>,
+    image: &'static str,
+    volumes: Option<()>,
+    working_dir: String,
+    entrypoint: Option<()>,
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct NetworkSettings {
+    #[serde(rename = "SandboxID")]
+    sandbox_id: String,
+    sandbox_key: String,
+    ports: Empty,
+    networks: BTreeMap<String, EndpointView>,
+    bridge: &'static str,
+    hairpin_mode: bool,
+    #[serde(rename = "LinkLocalIPv6Address")]
+    link_local: &'static str,
+    #[serde(rename = "LinkLocalIPv6PrefixLen")]
+    link_local_prefix: u8,
+    #[serde(rename = "SecondaryIPAddresses")]
+    secondary: Option<()>,
+    #[serde(rename = "SecondaryIPv6Addresses")]
+    secondary6: Option<()>,
+    #[serde(rename = "EndpointID")]
+    endpoint_id: String,
+    gateway: String,
+    #[serde(rename = "GlobalIPv6Address")]
+    address6: String,
+    #[serde(rename = "GlobalIPv6PrefixLen")]
+    prefix6: u8,
+    #[serde(rename = "IPAddress")]
+    address: String,
+    #[serde(rename = "IPPrefixLen")]
+    prefix: u8,
+    #[serde(rename = "IPv6Gateway")]
+    gateway6: String,
+    mac_address: String,
+}
+
+impl Inspected {
+    pub(super) fn of(view: &SandboxView, places: &Places, name: Naming<'_>, version: Version) -> Self {
+        let sandbox = &view.sandbox;
+        let mut command = sandbox.config.process.command.iter().cloned();
+        let run = |file: &str| match &sandbox.state {
+            SandboxState::Running(_) => places.run.join(file).display().to_string(),
+            _ => String::new(),
+        };
+        Self {
+            id: sandbox.id.to_string(),
+            created: sandbox.created.to_string(),
+            path: command.next().unwrap_or_default(),
+            args: command.collect(),
+            state: StateView::of(&sandbox.state),
+            image: "",
+            resolv_conf_path: run("resolv.conf"),
+            hostname_path: run("hostname"),
+            hosts_path: run("hosts"),
+            log_path: places.log.display().to_string(),
+            name: format!("/{}", sandbox.config.name),
+            restart_count: 0,
+            driver: "none",
+            platform: "linux",
+            mount_label: "",
+            process_label: "",
+            app_armor_profile: "",
+            exec_ids: None,
+            host_config: HostConfig::of(sandbox),
+            graph_driver: GraphDriver { data: None, name: "none" },
+            mounts: [],
+            config: ConfigView::of(sandbox),
+            network_settings: NetworkSettings::of(view, name, version),
+        }
+    }
+}
+
+impl StateView {
+    fn of(state: &SandboxState) -> Self {
+        let mut view = Self {
+            status: state.name(),
+            running: false,
+            paused: false,
+            restarting: false,
+            oom_killed: false,
+            dead: false,
+            pid: 0,
+            exit_code: 0,
+            error: String::new(),
+            started_at: NEVER.to_owned(),
+            finished_at: NEVER.to_owned(),
+        };
+        match state {
+            SandboxState::Created => {}
+            SandboxState::Running(running) => {
+                view.running = true;
+                view.pid = running.pid;
+                view.started_at = running.started.to_string();
+            }
+            SandboxState::Exited(exited) => {
+                view.exit_code = exited.code;
+                view.error = exited.error.clone().unwrap_or_default();
+                view.started_at = exited.started.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
+                view.finished_at = exited.finished.to_string();
+            }
+        }
+        view
+    }
+}
+
+impl HostConfig {
+    fn of(sandbox: &Sandbox) -> Self {
+        Self {
+            network_mode: sandbox.config.mode.as_text().into_owned(),
+            port_bindings: Empty::new(),
+            publish_all_ports: false,
+            dns: [],
+            dns_options: [],
+            dns_search: [],
+            extra_hosts: None,
+            links: None,
+            auto_remove: sandbox.config.auto_remove,
+            restart_policy: RestartPolicy { name: "no", maximum_retry_count: 0 },
+            log_config: LogConfig { r#type: "json-file", config: Empty::new() },
+            netns: sandbox.config.netns.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+}
+
+impl ConfigView {
+    fn of(sandbox: &Sandbox) -> Self {
+        let config = &sandbox.config;
+        // A shared stack has the hostname of whom it is shared with.
+        let hostname = match config.mode {
+            NetworkMode::Container(_) => config.hostname.clone().unwrap_or_default(),
+            _ => sandbox.hostname(),
+        };
+        Self {
+            hostname,
+            domainname: config.domainname.clone().unwrap_or_default(),
+            user: "",
+            tty: config.process.terminal,
+            env: config.process.env.clone(),
+            cmd: config.process.command.clone(),
+            image: "",
+            volumes: None,
+            working_dir: config.process.directory.as_ref().map_or_else(String::new, |d| d.display().to_string()),
+            entrypoint: None,
+            labels: config.labels.clone(),
+        }
+    }
+}
+
+impl NetworkSettings {
+    fn of(view: &SandboxView, name: Naming<'_>, version: Version) -> Self {
+        let (sandbox_id, key) = match &view.sandbox.state {
+            SandboxState::Running(running) => (
+                view.sandbox.id.to_string(),
+                running.netns.as_ref().map_or_else(String::new, |path| path.display().to_string()),
+            ),
+            _ => (String::new(), String::new()),
+        };
+        let networks = networks(view, name, version);
+        let default = networks.get("bridge").map(EndpointView::legacy).unwrap_or_default();
+        let (endpoint_id, gateway, address6, prefix6, address, prefix, gateway6, mac) = default;
+        Self {
+            sandbox_id,
+            sandbox_key: key,
+            ports: Empty::new(),
+            bridge: "",
+            hairpin_mode: false,
+            link_local: "",
+            link_local_prefix: 0,
+            secondary: None,
+            secondary6: None,
+            endpoint_id: endpoint_id.to_owned(),
+            gateway: gateway.to_owned(),
+            address6: address6.to_owned(),
+            prefix6,
+            address: address.to_owned(),
+            prefix,
+            gateway6: gateway6.to_owned(),
+            mac_address: mac.to_owned(),
+            networks,
+        }
+    }
+}

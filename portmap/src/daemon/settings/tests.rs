@@ -1,0 +1,127 @@
+use std::io::Write;
+
+use netcore::firewall::BackendChoice;
+
+use super::*;
+
+fn given(pairs: &[(&'static str, &str)]) -> Given {
+    let mut given = Given::new();
+    for (key, value) in pairs {
+        given.entry(*key).or_default().push((*value).to_owned());
+    }
+    given
+}
+
+#[test]
+fn flags_are_read_into_a_configuration() {
+    let settings = Settings::of(&given(&[
+        ("data-root", "/d"),
+        ("exec-root", "/e"),
+        ("bip", "10.1.0.1/24"),
+        ("fixed-cidr", "10.1.0.128/25"),
+        ("default-gateway", "10.1.0.254"),
+        ("icc", "false"),
+        ("ip", "127.0.0.1"),
+        ("mtu", "1400"),
+        ("ipv6", "T"),
+        ("fixed-cidr-v6", "fd00::/64"),
+        ("firewall-backend", "iptables"),
+        ("default-address-pools", "base=10.10.0.0/16,size=24"),
+        ("default-network-opts", "bridge=com.docker.network.driver.mtu=1234"),
+        ("hosts", "unix:///tmp/a.sock"),
+        ("hosts", "unix:///tmp/b.sock"),
+        ("log-level", "warn"),
+        ("log-format", "json"),
+    ]))
+    .unwrap();
+    let config = &settings.controller;
+    assert_eq!(config.data_root, Path::new("/d"));
+    assert_eq!(config.default_bridge.address, Some("10.1.0.1/24".parse().unwrap()));
+    assert_eq!(config.default_bridge.gateway, Some("10.1.0.254".parse().unwrap()));
+    assert!(!config.default_bridge.icc && config.default_bridge.ipv6 && config.default_bridge.masquerade);
+    assert_eq!(config.default_bridge.mtu, 1400);
+    assert_eq!(config.firewall_backend, BackendChoice::Iptables);
+    assert_eq!(config.default_pools, ["base=10.10.0.0/16,size=24".parse().unwrap()]);
+    assert_eq!(config.default_options["bridge"]["com.docker.network.driver.mtu"], "1234");
+    assert_eq!(settings.hosts, [Path::new("/tmp/a.sock"), Path::new("/tmp/b.sock")]);
+    assert_eq!(settings.pidfile, Path::new("/e/portmap.pid"));
+    assert_eq!((settings.level, settings.json_logs), (Level::Warn, true));
+}
+
+#[test]
+fn nothing_given_is_the_default() {
+    let settings = Settings::of(&Given::new()).unwrap();
+    assert_eq!(settings.controller, Config::default());
+    assert_eq!(settings.level, Level::Info);
+    assert!(settings.hosts.is_empty() && settings.group.is_none());
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let cases = [
+        ("icc", "maybe", "invalid argument \"maybe\" for \"--icc\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax"),
+        ("bip", "10.0.0.300/24", "invalid argument \"10.0.0.300/24\" for \"--bip\" flag: invalid IP address syntax"),
+        ("log-level", "loud", "invalid logging level: loud"),
+        ("log-format", "xml", "invalid log format: xml"),
+        ("hosts", "tcp://0.0.0.0:2375", "unable to parse host `tcp://0.0.0.0:2375`: the daemon listens on unix:///PATH only"),
+        ("ip6tables", "false", "--ip6tables=false needs --iptables=false: rules are made for both families or for none"),
+        ("default-network-opts", "x", "invalid default network option \"x\": DRIVER=KEY=VALUE is needed"),
+    ];
+    for (key, value, want) in cases {
+        assert_eq!(Settings::of(&given(&[(key, value)])).unwrap_err().to_string(), want, "{key}={value}");
+    }
+}
+
+#[test]
+fn the_file_says_the_same_in_json() {
+    let file = parse_file(
+        r#"{"icc": false, "mtu": 1400, "bip": "10.1.0.1/24", "hosts": ["unix:///a", "unix:///b"],
+            "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
+            "default-network-opts": {"bridge": {"k": "v=w"}}}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        file,
+        given(&[
+            ("icc", "false"),
+            ("mtu", "1400"),
+            ("bip", "10.1.0.1/24"),
+            ("hosts", "unix:///a"),
+            ("hosts", "unix:///b"),
+            ("default-address-pools", "base=10.10.0.0/16,size=24"),
+            ("default-network-opts", "bridge=k=v=w"),
+        ])
+    );
+    assert_eq!(parse_file(" \n").unwrap(), Given::new());
+    for (text, want) in [
+        (r#"{"iccc": true, "foo": 1}"#, "the following directives don't match any configuration option: foo, iccc"),
+        (r#"{"icc": "true"}"#, "invalid value \"true\" for icc: true or false is needed"),
+        (r#"{"mtu": "1"}"#, "invalid value \"1\" for mtu: a number is needed"),
+        (r#"{"hosts": "unix:///a"}"#, "invalid value \"unix:///a\" for hosts: a list is needed"),
+    ] {
+        assert_eq!(format!("{:#}", parse_file(text).unwrap_err()), want);
+    }
+    assert!(parse_file("{").is_err() && parse_file("[]").is_err());
+}
+
+#[test]
+fn flag_and_file_must_not_say_the_same() {
+    let path = std::env::temp_dir().join(format!("portmap-settings-{}.json", std::process::id()));
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(br#"{"icc": true, "hosts": ["unix:///a"], "mtu": 1400}"#).unwrap();
+    let flags = given(&[("icc", "false"), ("hosts", "unix:///b"), ("ipv6", "true")]);
+    let error = Settings::read(flags, &path, true).unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        format!(
+            "unable to configure the portmap daemon with file {}: the following directives are specified both as a \
+             flag and in the configuration file: hosts: (from flag: [unix:///b], from file: [unix:///a]), icc: (from \
+             flag: false, from file: true)",
+            path.display()
+        )
+    );
+    assert_eq!(Settings::read(given(&[("ipv6", "true")]), &path, true).unwrap().controller.default_bridge.mtu, 1400);
+    std::fs::remove_file(&path).unwrap();
+    assert!(Settings::read(Given::new(), &path, true).is_err());
+    assert!(Settings::read(Given::new(), &path, false).is_ok());
+}
