@@ -11,7 +11,7 @@ use super::known::attached;
 use super::locks::{Access, Key as Lock};
 use super::plans::Attachment;
 use super::root::remove_dir;
-use super::sandboxes::end_facts;
+use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
 use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxState};
@@ -20,8 +20,6 @@ use crate::store::{ReadTx, StoreError, WriteTx};
 
 /// The exit code of what vanished with its boot.
 const LOST_WITH_BOOT: i32 = 255;
-/// The exit code of what vanished while nobody looked: as if it had been killed.
-const LOST: i32 = 137;
 
 /// A sandbox that runs, and where it is.
 type Lives = (Sandbox, Vec<Attachment>);

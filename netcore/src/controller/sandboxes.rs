@@ -7,17 +7,21 @@ use std::path::PathBuf;
 
 use super::error::ControllerError;
 use super::known::{Known, attached};
+use super::locks::{Access, Key};
 use super::plans::{Attachment, in_order};
 use super::root::remove_dir;
 use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
-    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Network, NetworkId, NetworkMode, ResolveError,
-    Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting, check_together,
+    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Network, NetworkId, NetworkMode, ProcessId,
+    ResolveError, Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting,
+    check_together,
 };
 use crate::names;
 use crate::plan::Plan;
 use crate::store::{ReadTx, StoreError, WriteTx};
 
+/// The exit code of what vanished while nobody looked: as if it had been killed.
+pub(super) const LOST: i32 = 137;
 /// How many names are tried before the id is taken for one.
 const TRIES: usize = 8;
 /// What Linux takes.
@@ -107,6 +111,7 @@ impl Controller {
     pub fn process_started(&self, id: SandboxId, pid: u32) -> Result<()> {
         // One that has ended already has no time of start; its end will be told in a moment.
         let start_ticks = host::start_ticks(pid).unwrap_or_default();
+        let _guard = self.0.locks.take([(Key::Sandbox(id), Access::Alone)].into());
         self.0.store.write(move |tx| {
             let mut sandbox = by_id(tx, id)?;
             if let SandboxState::Running(running) = &mut sandbox.state {
@@ -123,6 +128,26 @@ impl Controller {
     /// # Errors
     /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
     pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
+        self.ended(id, None, code, error)
+    }
+
+    /// Tells that the supervisor of a sandbox is gone, who would have told the end of its process: it counts as killed. A
+    /// run that has another supervisor isn't touched, nor is a sandbox that doesn't run.
+    ///
+    /// # Errors
+    /// As [`sandbox_ended`](Self::sandbox_ended).
+    pub fn supervisor_gone(&self, id: SandboxId, supervisor: ProcessId) -> Result<Ended> {
+        self.ended(id, Some(supervisor), LOST, None)
+    }
+
+    /// Ends a sandbox's run; only one of this supervisor, if that is given.
+    fn ended(
+        &self,
+        id: SandboxId,
+        supervisor: Option<ProcessId>,
+        code: i32,
+        error: Option<String>,
+    ) -> Result<Ended> {
         let inner = &*self.0;
         let (_guard, known) = match inner.take_sandbox(&id.to_string(), None) {
             Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) => {
@@ -133,6 +158,9 @@ impl Controller {
         let SandboxState::Running(running) = &known.sandbox.state else {
             return Ok(Ended { auto_removed: false });
         };
+        if supervisor.is_some() && running.supervisor != supervisor {
+            return Ok(Ended { auto_removed: false });
+        }
         let exited = Exited { code, started: Some(running.started), finished: now(), error };
         inner.end(&known, exited)
     }
