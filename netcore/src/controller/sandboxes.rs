@@ -4,15 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use super::error::ControllerError;
 use super::known::{Known, attached};
-use super::locks::{Access, Key};
+use super::locks::{Access, Guard, Key};
 use super::plans::{Attachment, in_order};
 use super::root::remove_dir;
 use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
-    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Network, NetworkId, NetworkMode, ProcessId,
+    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Lease, Network, NetworkId, NetworkMode, ProcessId,
     ResolveError, Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting,
     check_together,
 };
@@ -128,7 +130,22 @@ impl Controller {
     /// # Errors
     /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
     pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
-        self.ended(id, None, code, error)
+        self.ended(id, None, (code, error), Teardown::finish)
+    }
+
+    /// As [`sandbox_ended`](Self::sandbox_ended), but the kernel follows on a thread of its own: to remove a pair of
+    /// interfaces takes it some 30 ms. Who needs the sandbox, or its networks for himself, waits for that, and its
+    /// addresses aren't free before.
+    ///
+    /// # Errors
+    /// As [`sandbox_ended`](Self::sandbox_ended).
+    pub fn sandbox_ended_in_background(
+        &self,
+        id: SandboxId,
+        code: i32,
+        error: Option<String>,
+    ) -> Result<Ended> {
+        self.ended(id, None, (code, error), Teardown::finish_in_background)
     }
 
     /// Tells that the supervisor of a sandbox is gone, who would have told the end of its process: it counts as killed. A
@@ -137,7 +154,7 @@ impl Controller {
     /// # Errors
     /// As [`sandbox_ended`](Self::sandbox_ended).
     pub fn supervisor_gone(&self, id: SandboxId, supervisor: ProcessId) -> Result<Ended> {
-        self.ended(id, Some(supervisor), LOST, None)
+        self.ended(id, Some(supervisor), (LOST, None), Teardown::finish)
     }
 
     /// Ends a sandbox's run; only one of this supervisor, if that is given.
@@ -145,11 +162,11 @@ impl Controller {
         &self,
         id: SandboxId,
         supervisor: Option<ProcessId>,
-        code: i32,
-        error: Option<String>,
+        (code, error): (i32, Option<String>),
+        finish: fn(Teardown),
     ) -> Result<Ended> {
         let inner = &*self.0;
-        let (_guard, known) = match inner.take_sandbox(&id.to_string(), None) {
+        let (guard, known) = match inner.take_sandbox(&id.to_string(), None) {
             Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) => {
                 return Ok(Ended { auto_removed: true });
             }
@@ -162,7 +179,13 @@ impl Controller {
             return Ok(Ended { auto_removed: false });
         }
         let exited = Exited { code, started: Some(running.started), finished: now(), error };
-        inner.end(&known, exited)
+        let auto_removed = known.sandbox.config.auto_remove;
+        let before = known.sandbox.clone();
+        let leases = inner.store.write(move |tx| end_facts(tx, before, exited))?;
+        let (name, id) = (&known.sandbox.config.name, id.short());
+        tracing::info!(%name, %id, code, "sandbox ended");
+        finish(Teardown { guard, controller: self.clone(), known, leases });
+        Ok(Ended { auto_removed })
     }
 
     /// Removes a sandbox that doesn't run. Gives what it was.
@@ -236,20 +259,8 @@ impl Inner {
         unreachable!("the last attempt returns")
     }
 
-    /// Ends a running sandbox, which the caller has alone.
-    pub(super) fn end(&self, known: &Known, exited: Exited) -> Result<Ended> {
-        let auto_removed = known.sandbox.config.auto_remove;
-        let (before, code) = (known.sandbox.clone(), exited.code);
-        let leases = self.store.write(move |tx| end_facts(tx, before, exited))?;
-        let plan = self.sandbox_plan(&known.sandbox, &known.attached);
-        let gone = self.go_on(&plan.change(&Plan::default()));
-        self.forget_run(&known.sandbox, leases, gone);
-        tracing::info!(name = %known.sandbox.config.name, id = %known.sandbox.id.short(), code, "sandbox ended");
-        Ok(Ended { auto_removed })
-    }
-
     /// Gives back what a sandbox had that ended, and removes its files. Addresses whose interface isn't gone are held.
-    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<crate::model::Lease>, gone: bool) {
+    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<Lease>, gone: bool) {
         let taken = leases.into_iter().map(|lease| (lease.pool, lease.address));
         if gone {
             taken.for_each(|(pool, ip)| self.addresses.release(&pool, ip));
@@ -263,12 +274,45 @@ impl Inner {
     }
 }
 
+/// What is left to do of a sandbox that has ended in the facts.
+struct Teardown {
+    /// Nobody else has the sandbox until it is done.
+    guard: Guard,
+    controller: Controller,
+    known: Known,
+    leases: Vec<Lease>,
+}
+
+impl Teardown {
+    fn finish(self) {
+        let Self { guard, controller, known, leases } = self;
+        let inner = &*controller.0;
+        let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
+        let gone = inner.go_on(&plan.change(&Plan::default()));
+        inner.forget_run(&known.sandbox, leases, gone);
+        drop(guard);
+    }
+
+    fn finish_in_background(self) {
+        let work = Arc::new(Mutex::new(Some(self)));
+        let take = |work: &Mutex<Option<Self>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let theirs = Arc::clone(&work);
+        let thread = thread::Builder::new().name("teardown".to_owned());
+        let spawned = thread.spawn(move || take(&theirs).map(Self::finish));
+        if spawned.is_err()
+            && let Some(teardown) = take(&work)
+        {
+            teardown.finish();
+        }
+    }
+}
+
 /// Changes the facts of a sandbox that ended. Gives the leases that went with its endpoints.
 pub(super) fn end_facts(
     tx: &WriteTx<'_>,
     mut sandbox: Sandbox,
     exited: Exited,
-) -> Result<Vec<crate::model::Lease>, StoreError> {
+) -> Result<Vec<Lease>, StoreError> {
     let mut leases = Vec::new();
     for endpoint in tx.endpoints_of_sandbox(sandbox.id)? {
         leases.extend(tx.leases_of_endpoint(endpoint.id)?);
