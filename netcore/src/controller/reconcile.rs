@@ -69,7 +69,8 @@ impl Inner {
         })
     }
 
-    /// Makes kernel and firewall as the facts have them, as far as that is possible.
+    /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
+    /// [`ControllerError::Kernel`]; any other error means that nothing was made.
     pub(super) fn make_true(&self, ended: &[Stale]) -> Result<()> {
         let (networks, sandboxes) = self.store.read(facts)?;
         let mut first = Ok(());
@@ -87,12 +88,13 @@ impl Inner {
             plan.extend(self.sandbox_plan(sandbox, attached).objects().cloned());
         }
         note(self.remove_strays(&plan));
-        note(self.remember_forwarding(&plan));
+        // What guards the networks comes first. Without it nothing is opened.
+        self.remember_forwarding(&plan)?;
         let rules = networks.iter().filter_map(|network| {
             Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
         });
         let rules: BTreeMap<_, _> = rules.collect();
-        note(self.rules().replace(rules));
+        self.rules().replace(rules)?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }

@@ -94,6 +94,19 @@ fn a_supervisor_that_is_gone_ends_its_own_run_only() {
 }
 
 #[test]
+fn a_network_that_cannot_be_made_again_keeps_nobody_from_starting_but_missing_rules_do() {
+    let lab = Lab::new();
+    drop(lab.open());
+    lab.kernel.state().fail_after = Some(1);
+    drop(lab.open());
+    assert_eq!(lab.kernel.state().fail_after, None, "it failed");
+    lab.kernel.state().tools_fail = true;
+    assert_eq!(text(lab.try_open(lab.config(), BOOT)), (500, "nft failed: no".into()));
+    lab.kernel.state().tools_fail = false;
+    lab.open();
+}
+
+#[test]
 fn what_somebody_removed_is_made_again() {
     let lab = Lab::new();
     let controller = lab.open();
