@@ -50,8 +50,7 @@ async fn list(
     let (networks, endpoints) = perform(&state, move |_, controller| {
         let networks = controller.networks()?;
         // Only asked for where it shows.
-        let endpoints =
-            if whole || dangling.is_some() { controller.endpoints()? } else { Vec::new() };
+        let endpoints = if whole || dangling.is_some() { controller.endpoints()? } else { Vec::new() };
         Ok((networks, endpoints))
     })
     .await?;
@@ -112,7 +111,6 @@ async fn create(
     let request = request(&fields, version)?;
     let network = perform(&state, move |state, controller| {
         let network = controller.create_network(request)?;
-        tracing::info!(network = %network.name, id = %network.id.short(), driver = network.driver, "network created");
         state.bus.network("create", network.id, &label(&network));
         Ok(network)
     })
@@ -127,7 +125,10 @@ fn request(fields: &Fields, version: Version) -> Result<NetworkRequest> {
         ("Attachable", "attachable networks"),
     ] {
         if fields.flag(key)? {
-            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{what} are not supported by portmap")));
+            return Err(Refusal::new(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("{what} are not supported by portmap"),
+            ));
         }
     }
     if !fields.object("ConfigFrom")?.text("Network")?.is_empty() {
@@ -166,7 +167,8 @@ fn subnets(configs: &[Fields]) -> Result<Vec<SubnetSpec>> {
         let text = config.text("Subnet")?;
         let subnet = prefix("subnet", &text, &mut wrong);
         let range = optional(&config.text("IPRange")?).and_then(|text| prefix("ip-range", text, &mut wrong));
-        let gateway = optional(&config.text("Gateway")?).and_then(|text| address("gateway", text, &mut wrong));
+        let gateway =
+            optional(&config.text("Gateway")?).and_then(|text| address("gateway", text, &mut wrong));
         let mut auxiliary = BTreeMap::new();
         for (name, text) in config.map("AuxiliaryAddresses")? {
             if let Some(ip) = address("auxiliary address", &text, &mut wrong) {
@@ -244,7 +246,6 @@ async fn prune(extract::State(state): Daemon, params: Params) -> Result<Json<Pru
 }
 
 fn removed(state: &State, network: &Network) {
-    tracing::info!(network = %network.name, id = %network.id.short(), "network removed");
     state.bus.network("destroy", network.id, &label(network));
 }
 
@@ -293,7 +294,6 @@ async fn attach(
         let known = controller.network(&network).map(|view| view.network);
         let subject = controller.sandbox(&sandbox).map(|view| view.sandbox);
         change(controller, &network, &sandbox)?;
-        tracing::info!(%network, %sandbox, "network {action}");
         if let (Ok(network), Ok(subject)) = (known, subject)
             && matches!(subject.state, netcore::model::SandboxState::Running(_))
         {
@@ -307,7 +307,6 @@ async fn attach(
 fn label(network: &Network) -> NetworkLabel {
     NetworkLabel { name: network.name.to_string(), driver: network.driver.clone() }
 }
-
 
 #[cfg(test)]
 mod tests;
