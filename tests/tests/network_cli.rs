@@ -1,8 +1,8 @@
 //! `portmap network` beside Docker's own command line: of the same answers both print the same, byte for byte, and end with
 //! the same status; for the same words both ask the same.
 //!
-//! The daemon is a thread here that knows a few networks by heart, on a Unix socket; no namespace, no root. What our real
-//! daemon answers is not this file's matter.
+//! The daemon is a thread that knows a few networks by heart, on a Unix socket; no namespace, no root. The last test asks
+//! our real daemon, in a namespace of its own.
 //!
 //! What differs on purpose, and isn't compared: a flag that can't be read is one line, without Docker's usage below; a
 //! field that a list doesn't have is answered with those it has; labels of a list are sorted, in Docker their order is
@@ -20,7 +20,9 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use e2e::{bin, need};
+use e2e::lab::Host;
+use e2e::{bin, need, wait};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -291,7 +293,7 @@ fn inspect_prints_what_docker_prints() {
 fn changes_are_asked_for_as_docker_asks() {
     compare(&[
         &["create", "web"],
-        &["create", "web", "-d", "null", "--internal", "--attachable"],
+        &["create", "web", "-d", "null", "--internal"],
         &[
             "create",
             "web",
@@ -424,4 +426,96 @@ fn rm_goes_on_as_docker_does() {
             );
         }
     }
+}
+
+/// What our daemon answers reads the same on both command lines, refusals too.
+#[test]
+fn of_our_daemon_both_print_the_same() {
+    const LINES: &[&[&str]] = &[
+        &["ls"],
+        &["ls", "--no-trunc"],
+        &["ls", "--format", "json"],
+        &["ls", "-f", "label=x"],
+        &["ls", "-f", "name=w"],
+        &["ls", "-f", "nope=y"],
+        &["ls", "-f", "type=nope"],
+        &["ls", "-f", "dangling=true"],
+        &["ls", "-f", "driver=null"],
+        &["inspect", "web", "two", "bridge", "host", "none", "nope"],
+        &["inspect", "-f", "json", "two"],
+        &["inspect", "-f", "{{json .}}", "two", "bridge", "none"],
+        &[
+            "inspect",
+            "-f",
+            "{{range .IPAM.Config}}{{.Subnet}} {{.IPRange}} {{.Gateway}} {{.AuxAddress}} {{end}}",
+            "two",
+        ],
+        &["create", "web"],
+        &["create", "bridge"],
+        &["create", "default"],
+        &["create", "-d", "nope", "x"],
+        &["create", "-d", "host", "x"],
+        &["create", "--subnet", "172.28.0.0/24", "x"],
+        &["create", "--subnet", "10.10.10.0/8", "x"],
+        &["create", "--subnet", "10.0.0.0/8", "--ip-range", "10.0.1.7/24", "x"],
+        &["create", "--subnet", "10.0.0.0/8", "--subnet", "11.0.0.0/8", "x"],
+        &["create", "-o", "com.docker.network.bridge.enable_icc=maybe", "x"],
+        &["create", "-o", "com.docker.network.driver.mtu=-1", "x"],
+        &["create", " "],
+        &["connect", "web", "nope"],
+        &["connect", "nope", "nope"],
+        &["disconnect", "web", "nope"],
+        &["disconnect", "-f", "web", "nope"],
+        &["rm", "bridge", "nope", "host"],
+        &["rm", "-f", "nope"],
+        &["prune", "-f", "--filter", "until=nope"],
+        &["prune", "-f", "--filter", "nope=x"],
+    ];
+    let (Some(host), Some((docker, version))) = (Host::new("host"), docker()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let url = format!("--host=unix://{}", at("socket").display());
+    let mut daemon = Command::new(bin::portmap());
+    daemon.arg("daemon").arg(&url).arg("--data-root").arg(at("data")).arg("--exec-root").arg(at("run"));
+    let mut daemon = host.spawn(daemon);
+    wait::until("daemon's socket", || UnixStream::connect(at("socket")).is_ok());
+    let run = |program: &Path, words: &[&str]| {
+        let mut command = Command::new(program);
+        command.env_clear().env("HOME", folder.path()).arg(&url).arg("network").args(words);
+        let Output { status, stdout, stderr } = host.output(command);
+        (status, [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    };
+    let portmap = |words: &[&str]| run(&bin::portmap(), words);
+    let made = [
+        portmap(&["create", "web"]),
+        portmap(&[
+            "create",
+            "two",
+            "--subnet",
+            "172.28.0.0/16",
+            "--ip-range",
+            "172.28.5.0/24",
+            "--aux-address",
+            "a=172.28.1.1",
+            "--label",
+            "x=y",
+            "--label",
+            "z",
+            "-o",
+            "com.docker.network.driver.mtu=1400",
+        ]),
+    ];
+    for (status, [id, error]) in made {
+        assert!(status.success() && id.trim().len() == 64, "{id}{error}");
+    }
+    if version >= AS_OURS {
+        for words in LINES {
+            assert_eq!(portmap(words), run(&docker, words), "{words:?}");
+        }
+    }
+    let (status, [out, error]) = portmap(&["prune", "-f"]);
+    assert!(status.success() && out.starts_with("Deleted Networks:\n"), "{out}{error}");
+    assert_eq!(portmap(&["ls", "-q", "-f", "type=custom"]).1, [const { String::new() }; 2]);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.code(), 0);
 }

@@ -68,11 +68,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
     ipv6: Option<bool>,
 
-    /// Noted and shown; every network can be attached to
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
-    attachable: Option<bool>,
-
     // Docker's flags for what we don't have.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
+    attachable: Option<bool>,
     #[arg(long, hide = true)]
     scope: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = boolean)]
@@ -131,7 +129,7 @@ fn body(args: &Args) -> Result<Value> {
             "Config": subnets(args)?.iter().map(config).collect::<Vec<_>>(),
         },
         "Internal": args.internal.unwrap_or_default(),
-        "Attachable": args.attachable.unwrap_or_default(),
+        "Attachable": false,
         "Ingress": false,
         "ConfigOnly": false,
         "ConfigFrom": null,
@@ -153,6 +151,10 @@ fn refuse_foreign(args: &Args) -> Result<()> {
         scope.is_none(),
         "--scope {}: portmap's networks have the scope local",
         scope.unwrap_or_default()
+    );
+    ensure!(
+        args.attachable != Some(true),
+        "--attachable: portmap has no swarm; without it, every network can be attached to"
     );
     ensure!(
         args.ingress != Some(true),

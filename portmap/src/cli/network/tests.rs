@@ -108,7 +108,7 @@ fn help_says_what_it_said() {
 fn requests_say_what_was_typed() {
     let lines: &[&[&str]] = &[
         &["create", "web"],
-        &["create", "web", "-d", "null", "--internal", "--attachable", "--ipv4=false", "--ipv6"],
+        &["create", "web", "-d", "null", "--internal", "--attachable=false", "--ipv4=false", "--ipv6"],
         &["create", "web", "--ipv6=false", "--internal=false", "--scope", "local"],
         &[
             "create",
@@ -226,6 +226,10 @@ fn what_docker_refuses_is_refused_in_its_words_before_anything_is_asked() {
             "invalid argument \"=a\" for \"--label\" flag: invalid label '=a': empty name",
         ),
         (&[&["create", "web", "--scope", "swarm"]], "--scope swarm: portmap's networks have the scope local"),
+        (
+            &[&["create", "web", "--attachable"]],
+            "--attachable: portmap has no swarm; without it, every network can be attached to",
+        ),
         (
             &[&["create", "web", "--ingress"]],
             "--ingress: portmap has no swarm whose traffic a network could distribute",
