@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The demo: a web server in a network namespace of its own, published with `portmap -p`, fetched through the port.
+# The demo: two sandboxes on a network of their own that talk to each other, and a web server in a network namespace of
+# its own, published with `portmap -p` and fetched through the port.
 #
-# Everything happens in fresh namespaces: one stands for the host, one for the web server's machine. This machine's
-# addresses, routes and firewall are never touched, and everything is gone with the last process, whatever ends it.
+# Everything happens in fresh namespaces: one stands for the host, others for what runs on it. This machine's addresses,
+# routes and firewall are never touched, and everything is gone with the last process, whatever ends it.
 #
 # usage: demo.sh BIN-DIRECTORY
 set -euo pipefail
@@ -47,6 +48,25 @@ free() { ! (exec 3<>/dev/tcp/127.0.0.1/8080) && ! (exec 3<>/dev/tcp/::1/8080); }
 mount -t tmpfs tmpfs /run
 cd /run
 target=10.88.0.2
+
+export PORTMAP_DATA_ROOT=/run/data PORTMAP_EXEC_ROOT=/run/portmap PORTMAP_HOST=unix:///run/portmap/portmap.sock
+portmap() {
+    show "portmap $*"
+    "$bin/portmap" "$@"
+}
+echo '<h1>It works: served by busybox httpd</h1>' >index.html
+
+step "Two sandboxes on a network of their own"
+portmap network create --subnet 10.89.0.0/24 shop
+portmap run -d --name web --net shop -- busybox httpd -f -p 80
+portmap ps
+address=$("$bin/portmap" inspect -f '{{.NetworkSettings.Networks.shop.IPAddress}}' web)
+portmap run --rm --net shop -- curl --silent --retry 5 --retry-connrefused "http://$address/"
+echo "- from a sandbox on another network it can't be reached:"
+portmap run --rm -- curl --silent --show-error --max-time 1 "http://$address/" && fail "it was reached"
+portmap network inspect -f '{{range .Containers}}{{$.Name}}: {{.Name}} has {{.IPv4Address}}{{end}}' shop
+portmap rm -f web
+portmap network rm shop
 
 step "A web server in a network of its own: $target, IPv4 only"
 echo '<h1>It works: served by busybox httpd at 10.88.0.2</h1>' >index.html

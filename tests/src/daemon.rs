@@ -72,6 +72,12 @@ impl Home {
         self.folder.path().join(name)
     }
 
+    /// A path as the daemon sees it, for who isn't in its mount namespace.
+    #[must_use]
+    pub fn seen(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.inside))
+    }
+
     /// The daemon's socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
