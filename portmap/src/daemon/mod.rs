@@ -197,7 +197,8 @@ fn engine_id(data_root: &Path) -> Result<String> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(about),
         _ => {}
     }
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("the kernel gives no random id")?;
+    let id =
+        std::fs::read_to_string("/proc/sys/kernel/random/uuid").context("the kernel gives no random id")?;
     std::fs::write(&path, id.trim()).with_context(about)?;
     Ok(id.trim().to_owned())
 }

@@ -45,7 +45,11 @@ pub(crate) struct Request(Arc<State>);
 
 impl Default for Activity {
     fn default() -> Self {
-        Self { open: AtomicUsize::new(0), last: Mutex::new(Instant::now()), leaving: watch::Sender::new(false) }
+        Self {
+            open: AtomicUsize::new(0),
+            last: Mutex::new(Instant::now()),
+            leaving: watch::Sender::new(false),
+        }
     }
 }
 
@@ -257,14 +261,15 @@ impl Signals {
 /// By sd_notify(3), where somebody wants to know.
 fn tell_service_manager(what: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| match path.to_str().and_then(|p| p.strip_prefix('@')) {
-        Some(name) => {
-            use std::os::linux::net::SocketAddrExt;
-            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-            socket.send_to_addr(what.as_bytes(), &address)
-        }
-        None => socket.send_to(what.as_bytes(), &path),
-    });
+    let sent =
+        UnixDatagram::unbound().and_then(|socket| match path.to_str().and_then(|p| p.strip_prefix('@')) {
+            Some(name) => {
+                use std::os::linux::net::SocketAddrExt;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+                socket.send_to_addr(what.as_bytes(), &address)
+            }
+            None => socket.send_to(what.as_bytes(), &path),
+        });
     if let Err(error) = sent {
         tracing::debug!(%error, "cannot tell the service manager");
     }

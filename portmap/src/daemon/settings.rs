@@ -213,7 +213,8 @@ fn one<'a>(given: &'a Given, key: &str) -> Option<&'a str> {
 
 fn path(given: &Given, key: &str) -> Result<Option<PathBuf>> {
     let text = one(given, key).filter(|text| !text.is_empty());
-    text.map(|text| std::path::absolute(text).with_context(|| format!("invalid path {text:?} in {key}"))).transpose()
+    text.map(|text| std::path::absolute(text).with_context(|| format!("invalid path {text:?} in {key}")))
+        .transpose()
 }
 
 fn switch(given: &Given, key: &str) -> Result<Option<bool>> {
@@ -310,7 +311,11 @@ fn refuse_conflicts(flags: &Given, file: &Given) -> Result<()> {
             let is_list = KEYS.iter().any(|(known, kind)| {
                 *known == key && matches!(kind, Kind::Texts | Kind::Pools | Kind::Options)
             });
-            format!("{key}: (from flag: {}, from file: {})", shown(&flags[key], is_list), shown(&file[key], is_list))
+            format!(
+                "{key}: (from flag: {}, from file: {})",
+                shown(&flags[key], is_list),
+                shown(&file[key], is_list)
+            )
         })
         .collect();
     ensure!(

@@ -100,7 +100,8 @@ fn remove_stale(path: &Path) -> Result<()> {
 
 /// A named group must exist; a number need not.
 fn resolve_group(name: Option<&str>) -> Result<Option<Gid>> {
-    let found = |name: &str| -> io::Result<Option<Gid>> { Ok(Group::from_name(name)?.map(|group| group.gid)) };
+    let found =
+        |name: &str| -> io::Result<Option<Gid>> { Ok(Group::from_name(name)?.map(|group| group.gid)) };
     match name {
         None => Ok(found(GROUP).unwrap_or_default()),
         Some(name) => match (found(name)?, name.parse()) {

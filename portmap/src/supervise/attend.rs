@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getsid};
 
 use super::log::Log;
@@ -84,6 +84,12 @@ impl Attendant {
 
     pub(crate) fn pid(&self) -> i32 {
         self.command.as_raw()
+    }
+
+    /// Whether the command has ended, without waiting for it.
+    pub(crate) fn has_ended(&self) -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(self.command), look).is_ok_and(|status| status != WaitStatus::StillAlive)
     }
 
     /// Attends the command until it has ended. Gives its exit code, or 128 and the signal's number.

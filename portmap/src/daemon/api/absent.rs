@@ -69,9 +69,14 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/plugins/{*name}", get(no_plugin))
         .route(
             "/containers/create",
-            post(move || async { not_ours("creating a container from an image", "use `portmap run` or `portmap create`") }),
+            post(move || async {
+                not_ours("creating a container from an image", "use `portmap run` or `portmap create`")
+            }),
         )
-        .route("/containers/{id}/start", post(move || async move { not_ours("starting a container", elsewhere) }))
+        .route(
+            "/containers/{id}/start",
+            post(move || async move { not_ours("starting a container", elsewhere) }),
+        )
         .route("/containers/{id}/exec", post(|| async { not_ours("exec", "use `portmap exec`") }));
     for path in ENGINE {
         router = router.route(path, any(|| async { not_ours("this", "portmap has Docker's networks only") }));

@@ -109,7 +109,8 @@ impl Fields {
     /// The exact key before one that differs by case; `null` is nothing.
     fn get(&self, key: &str) -> Option<&Value> {
         let exact = self.0.get(key);
-        let value = exact.or_else(|| self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, v)| v));
+        let value =
+            exact.or_else(|| self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, v)| v));
         value.filter(|value| !value.is_null())
     }
 
@@ -124,7 +125,10 @@ impl Fields {
         match value {
             Value::Object(map) => Ok(Self(map)),
             Value::Null => Ok(Self::default()),
-            other => Err(Refusal::invalid(format!("invalid JSON: cannot unmarshal {} into an object", kind(&other)))),
+            other => Err(Refusal::invalid(format!(
+                "invalid JSON: cannot unmarshal {} into an object",
+                kind(&other)
+            ))),
         }
     }
 }
@@ -144,7 +148,10 @@ impl<S: Sync> FromRequest<S> for Fields {
 async fn read(request: Request) -> Result<Bytes> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
     let body = to_bytes(request.into_body(), LIMIT).await.map_err(|_| {
-        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the request body is larger than {LIMIT} bytes, or broke off"))
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request body is larger than {LIMIT} bytes, or broke off"),
+        )
     })?;
     if body.is_empty() {
         return Ok(body);
@@ -180,7 +187,10 @@ mod tests {
 
     #[test]
     fn keys_match_in_any_case_and_null_is_nothing() {
-        let fields = Fields::parse(br#"{"name":"x","ENABLEIPV6":true,"Options":{"Key":"v","key":"w"},"IPAM":null,"Other":1} "#).unwrap();
+        let fields = Fields::parse(
+            br#"{"name":"x","ENABLEIPV6":true,"Options":{"Key":"v","key":"w"},"IPAM":null,"Other":1} "#,
+        )
+        .unwrap();
         assert_eq!(fields.text("Name").unwrap(), "x");
         assert_eq!(fields.maybe_flag("EnableIPv6").unwrap(), Some(true));
         assert_eq!(fields.map("options").unwrap().len(), 2);

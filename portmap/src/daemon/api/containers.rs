@@ -155,14 +155,12 @@ fn network_ids(filters: &Filters, controller: &Controller) -> Option<BTreeSet<ne
 }
 
 /// Whether it is on one of them, or will be when it starts.
-fn wanted_network(
-    view: &SandboxView,
-    ids: &BTreeSet<netcore::model::NetworkId>,
-    filters: &Filters,
-) -> bool {
+fn wanted_network(view: &SandboxView, ids: &BTreeSet<netcore::model::NetworkId>, filters: &Filters) -> bool {
     let config = &view.sandbox.config;
     view.endpoints.iter().any(|endpoint| ids.contains(&endpoint.network))
-        || filters.values("network").any(|name| config.networks.contains_key(name) || config.mode.as_text() == name)
+        || filters
+            .values("network")
+            .any(|name| config.networks.contains_key(name) || config.mode.as_text() == name)
 }
 
 async fn inspect(

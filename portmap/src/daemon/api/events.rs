@@ -41,15 +41,29 @@ async fn events(
     headers: axum::http::HeaderMap,
 ) -> Result<Response> {
     const KNOWN: [&str; 14] = [
-        "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope",
-        "secret", "service", "type", "volume",
+        "config",
+        "container",
+        "daemon",
+        "event",
+        "image",
+        "label",
+        "network",
+        "node",
+        "plugin",
+        "scope",
+        "secret",
+        "service",
+        "type",
+        "volume",
     ];
     let filters = Filters::of(&params, &KNOWN)?;
     let (since, until) = (moment(&params, "since")?, moment(&params, "until")?);
     if let (Some(since), Some(until)) = (since, until)
         && until < since
     {
-        return Err(Refusal::invalid(format!("`since` time ({since}) cannot be after `until` time ({until})")));
+        return Err(Refusal::invalid(format!(
+            "`since` time ({since}) cannot be after `until` time ({until})"
+        )));
     }
     let (kept, coming) = state.bus.listen();
     let replayed = since.is_some() || until.is_some();
@@ -195,9 +209,20 @@ fn is_wanted(filters: &Filters, event: &Event) -> bool {
         && filters.exact("type", event.kind)
         && filters.exact("scope", event.scope)
         && filters.labels("label", attributes)
-        && ["container", "daemon", "image", "network", "node", "plugin", "secret", "service", "volume", "config"]
-            .into_iter()
-            .all(object)
+        && [
+            "container",
+            "daemon",
+            "image",
+            "network",
+            "node",
+            "plugin",
+            "secret",
+            "service",
+            "volume",
+            "config",
+        ]
+        .into_iter()
+        .all(object)
 }
 
 #[cfg(test)]
@@ -227,7 +252,9 @@ mod tests {
             assert_eq!(is_wanted(&Filters::for_test(filters), &event), want, "{filters}");
         }
         let at = |nanos| Some(Timestamp::from_nanos(nanos));
-        assert!(in_span(&event, at(5), at(5)) && !in_span(&event, at(6), None) && !in_span(&event, None, at(4)));
+        assert!(
+            in_span(&event, at(5), at(5)) && !in_span(&event, at(6), None) && !in_span(&event, None, at(4))
+        );
     }
 
     #[test]

@@ -35,7 +35,9 @@ impl Filters {
                     _ => Some(None),
                 })
                 .collect::<Option<BTreeSet<String>>>(),
-            Value::Array(values) => values.into_iter().map(|value| value.as_str().map(str::to_owned)).collect(),
+            Value::Array(values) => {
+                values.into_iter().map(|value| value.as_str().map(str::to_owned)).collect()
+            }
             _ => None,
         };
         keys.into_iter().map(|(key, value)| Some((key, values(value)?))).collect::<Option<_>>().map(Self)
@@ -63,7 +65,9 @@ impl Filters {
 
     /// Whether `value` is one of the key's values or has one in it, as a regular expression, or there are none.
     pub(super) fn matches(&self, key: &str, value: &str) -> bool {
-        self.any(key, |wanted| wanted == value || Regex::new(wanted).is_ok_and(|wanted| wanted.is_match(value)))
+        self.any(key, |wanted| {
+            wanted == value || Regex::new(wanted).is_ok_and(|wanted| wanted.is_match(value))
+        })
     }
 
     /// Whether all the labels are there: `key`, or `key=value`.
@@ -116,7 +120,8 @@ mod tests {
 
     #[test]
     fn names_match_as_expressions_and_labels_all_together() {
-        let filters = Filters::for_test(r#"{"name":["^ab"],"label":["a=1","b"],"dangling":["1"],"id":["("]}"#);
+        let filters =
+            Filters::for_test(r#"{"name":["^ab"],"label":["a=1","b"],"dangling":["1"],"id":["("]}"#);
         assert!(filters.matches("name", "abc") && !filters.matches("name", "cab"));
         assert!(filters.matches("other", "x"));
         assert!(filters.matches("id", "(") && !filters.matches("id", "x"));
@@ -132,7 +137,10 @@ mod tests {
     #[test]
     fn booleans_are_given_once() {
         let both = Filters::for_test(r#"{"dangling":["1","0"]}"#);
-        assert_eq!(both.flag("dangling").unwrap_err().shown(), "400 got more than one value for filter key \"dangling\"");
+        assert_eq!(
+            both.flag("dangling").unwrap_err().shown(),
+            "400 got more than one value for filter key \"dangling\""
+        );
         let odd = Filters::for_test(r#"{"dangling":["yes"]}"#);
         assert_eq!(
             odd.flag("dangling").unwrap_err().shown(),

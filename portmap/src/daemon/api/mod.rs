@@ -123,4 +123,3 @@ async fn perform<T: Send + 'static>(
         }
     }
 }
-

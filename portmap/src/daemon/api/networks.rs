@@ -50,8 +50,7 @@ async fn list(
     let (networks, endpoints) = perform(&state, move |_, controller| {
         let networks = controller.networks()?;
         // Only asked for where it shows.
-        let endpoints =
-            if whole || dangling.is_some() { controller.endpoints()? } else { Vec::new() };
+        let endpoints = if whole || dangling.is_some() { controller.endpoints()? } else { Vec::new() };
         Ok((networks, endpoints))
     })
     .await?;
@@ -127,7 +126,10 @@ fn request(fields: &Fields, version: Version) -> Result<NetworkRequest> {
         ("Attachable", "attachable networks"),
     ] {
         if fields.flag(key)? {
-            return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{what} are not supported by portmap")));
+            return Err(Refusal::new(
+                StatusCode::NOT_IMPLEMENTED,
+                format!("{what} are not supported by portmap"),
+            ));
         }
     }
     if !fields.object("ConfigFrom")?.text("Network")?.is_empty() {
@@ -166,7 +168,8 @@ fn subnets(configs: &[Fields]) -> Result<Vec<SubnetSpec>> {
         let text = config.text("Subnet")?;
         let subnet = prefix("subnet", &text, &mut wrong);
         let range = optional(&config.text("IPRange")?).and_then(|text| prefix("ip-range", text, &mut wrong));
-        let gateway = optional(&config.text("Gateway")?).and_then(|text| address("gateway", text, &mut wrong));
+        let gateway =
+            optional(&config.text("Gateway")?).and_then(|text| address("gateway", text, &mut wrong));
         let mut auxiliary = BTreeMap::new();
         for (name, text) in config.map("AuxiliaryAddresses")? {
             if let Some(ip) = address("auxiliary address", &text, &mut wrong) {
@@ -307,7 +310,6 @@ async fn attach(
 fn label(network: &Network) -> NetworkLabel {
     NetworkLabel { name: network.name.to_string(), driver: network.driver.clone() }
 }
-
 
 #[cfg(test)]
 mod tests;

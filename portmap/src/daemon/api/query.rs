@@ -30,9 +30,7 @@ impl Params {
     pub(super) fn number(&self, name: &str) -> Result<Option<i64>, Refusal> {
         let Some(text) = self.given(name) else { return Ok(None) };
         let number = text.parse().map(Some);
-        number.map_err(|_| {
-            Refusal::invalid(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })
+        number.map_err(|_| Refusal::invalid(format!("strconv.ParseInt: parsing {text:?}: invalid syntax")))
     }
 }
 

@@ -79,7 +79,9 @@ fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<Sand
     let mode = host.text("NetworkMode")?;
     let mode: NetworkMode = match mode.as_str() {
         "" => NetworkMode::default(),
-        text => text.parse().map_err(|error: netcore::model::ModeError| Refusal::invalid(error.to_string()))?,
+        text => {
+            text.parse().map_err(|error: netcore::model::ModeError| Refusal::invalid(error.to_string()))?
+        }
     };
     let endpoints = fields.object("NetworkingConfig")?.map_of_objects("EndpointsConfig")?;
     let settings = |(name, fields): (String, Fields)| {
@@ -184,7 +186,11 @@ fn tell_of_start(state: &State, sandbox: &Sandbox) {
     state.bus.sandbox("start", sandbox, &[]);
 }
 
-async fn started(extract::State(state): Daemon, Path(id): Path<String>, fields: Fields) -> Result<StatusCode> {
+async fn started(
+    extract::State(state): Daemon,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<StatusCode> {
     let pid = process_number(&fields)?;
     let (command, _) = PidFd::open(pid).map_err(|error| no_process(pid, &error))?;
     perform(&state, move |state, controller| {
@@ -248,7 +254,10 @@ async fn kill(extract::State(state): Daemon, Path(id): Path<String>, params: Par
     let Some(mut end) = running else {
         return Err(Refusal::new(
             StatusCode::CONFLICT,
-            format!("cannot kill container: {}: container {} is not running", sandbox.config.name, sandbox.id),
+            format!(
+                "cannot kill container: {}: container {} is not running",
+                sandbox.config.name, sandbox.id
+            ),
         ));
     };
     if signal == Signal::SIGKILL as i32 {
@@ -306,7 +315,10 @@ async fn wait(extract::State(state): Daemon, Path(id): Path<String>, params: Par
             code.ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the daemon is leaving"))?
         }
         None if next => {
-            return Err(Refusal::new(StatusCode::CONFLICT, format!("container {} is not running", sandbox.id)));
+            return Err(Refusal::new(
+                StatusCode::CONFLICT,
+                format!("container {} is not running", sandbox.id),
+            ));
         }
         None => match sandbox.state {
             SandboxState::Exited(exited) => exited.code,
@@ -354,7 +366,8 @@ mod tests {
 
     #[test]
     fn signals_have_names_and_numbers() {
-        for (text, want) in [("TERM", 15), ("SIGTERM", 15), ("term", 15), ("9", 9), ("sighup", 1), ("64", 64)] {
+        for (text, want) in [("TERM", 15), ("SIGTERM", 15), ("term", 15), ("9", 9), ("sighup", 1), ("64", 64)]
+        {
             assert_eq!(signal(text).unwrap(), want, "{text}");
         }
         for text in ["0", "65", "", "SIGNOPE", "-1"] {
@@ -379,7 +392,9 @@ mod tests {
         let back = &request.networks["back"];
         assert_eq!((back.ip, back.gw_priority), (Some("10.1.0.9".parse().unwrap()), 5));
         assert_eq!(request.networks["front"], Default::default());
-        let bad = Fields::parse(br#"{"NetworkingConfig":{"EndpointsConfig":{"x":{"IPAMConfig":{"IPv4Address":"y"}}}}}"#);
+        let bad = Fields::parse(
+            br#"{"NetworkingConfig":{"EndpointsConfig":{"x":{"IPAMConfig":{"IPv4Address":"y"}}}}}"#,
+        );
         assert_eq!(
             super::request(None, &bad.unwrap(), Version::own()).unwrap_err().shown(),
             "400 invalid endpoint settings:\ninvalid IPv4 address: y"

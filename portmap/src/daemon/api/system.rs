@@ -284,7 +284,8 @@ fn info_view(state: &State, version: Version, sandboxes: usize, running: usize) 
         operating_system: os,
         os_version,
         os_type: "linux",
-        architecture: uname().map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned()),
+        architecture: uname()
+            .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned()),
         index_server_address: "",
         registry_config: None,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),

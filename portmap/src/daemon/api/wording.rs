@@ -64,15 +64,8 @@ pub(super) fn unix_seconds(text: &str) -> Option<Timestamp> {
 
 /// `1h30m`, `1.5s`, `-2h`, in nanoseconds.
 fn go_duration(text: &str) -> Option<i64> {
-    const UNITS: [(&str, f64); 7] = [
-        ("ns", 1.0),
-        ("us", 1e3),
-        ("µs", 1e3),
-        ("ms", 1e6),
-        ("s", 1e9),
-        ("m", 6e10),
-        ("h", 3.6e12),
-    ];
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
@@ -92,7 +85,10 @@ fn go_duration(text: &str) -> Option<i64> {
         rest = behind;
         !rest.is_empty()
     } {}
-    #[expect(clippy::cast_possible_truncation, reason = "a float that is too large becomes the largest number")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a float that is too large becomes the largest number"
+    )]
     Some((nanos * sign) as i64)
 }
 
@@ -115,7 +111,8 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
     };
     let (clock, fraction) = time.split_once('.').unwrap_or((time, ""));
     let mut clock = clock.split(':').map(|text| text.parse::<i64>().ok());
-    let (hour, minute, second) = (clock.next()??, clock.next().unwrap_or(Some(0))?, clock.next().unwrap_or(Some(0))?);
+    let (hour, minute, second) =
+        (clock.next()??, clock.next().unwrap_or(Some(0))?, clock.next().unwrap_or(Some(0))?);
     let in_range = (1..=12).contains(&month)
         && (1..=31).contains(&day)
         && (0..24).contains(&hour)
@@ -130,7 +127,10 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
 const fn days(year: i64, month: i64, day: i64) -> i64 {
     // Years begin in March here, so that a leap day is the last day of its year.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day
+    365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
         - 1
         - 719_468
 }

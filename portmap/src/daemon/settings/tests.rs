@@ -59,12 +59,28 @@ fn nothing_given_is_the_default() {
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
     let cases = [
-        ("icc", "maybe", "invalid argument \"maybe\" for \"--icc\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax"),
-        ("bip", "10.0.0.300/24", "invalid argument \"10.0.0.300/24\" for \"--bip\" flag: invalid IP address syntax"),
+        (
+            "icc",
+            "maybe",
+            "invalid argument \"maybe\" for \"--icc\" flag: strconv.ParseBool: parsing \"maybe\": invalid syntax",
+        ),
+        (
+            "bip",
+            "10.0.0.300/24",
+            "invalid argument \"10.0.0.300/24\" for \"--bip\" flag: invalid IP address syntax",
+        ),
         ("log-level", "loud", "invalid logging level: loud"),
         ("log-format", "xml", "invalid log format: xml"),
-        ("hosts", "tcp://0.0.0.0:2375", "unable to parse host `tcp://0.0.0.0:2375`: the daemon listens on unix:///PATH only"),
-        ("ip6tables", "false", "--ip6tables=false needs --iptables=false: rules are made for both families or for none"),
+        (
+            "hosts",
+            "tcp://0.0.0.0:2375",
+            "unable to parse host `tcp://0.0.0.0:2375`: the daemon listens on unix:///PATH only",
+        ),
+        (
+            "ip6tables",
+            "false",
+            "--ip6tables=false needs --iptables=false: rules are made for both families or for none",
+        ),
         ("default-network-opts", "x", "invalid default network option \"x\": DRIVER=KEY=VALUE is needed"),
     ];
     for (key, value, want) in cases {
@@ -94,7 +110,10 @@ fn the_file_says_the_same_in_json() {
     );
     assert_eq!(parse_file(" \n").unwrap(), Given::new());
     for (text, want) in [
-        (r#"{"iccc": true, "foo": 1}"#, "the following directives don't match any configuration option: foo, iccc"),
+        (
+            r#"{"iccc": true, "foo": 1}"#,
+            "the following directives don't match any configuration option: foo, iccc",
+        ),
         (r#"{"icc": "true"}"#, "invalid value \"true\" for icc: true or false is needed"),
         (r#"{"mtu": "1"}"#, "invalid value \"1\" for mtu: a number is needed"),
         (r#"{"hosts": "unix:///a"}"#, "invalid value \"unix:///a\" for hosts: a list is needed"),
@@ -120,7 +139,10 @@ fn flag_and_file_must_not_say_the_same() {
             path.display()
         )
     );
-    assert_eq!(Settings::read(given(&[("ipv6", "true")]), &path, true).unwrap().controller.default_bridge.mtu, 1400);
+    assert_eq!(
+        Settings::read(given(&[("ipv6", "true")]), &path, true).unwrap().controller.default_bridge.mtu,
+        1400
+    );
     std::fs::remove_file(&path).unwrap();
     assert!(Settings::read(Given::new(), &path, true).is_err());
     assert!(Settings::read(Given::new(), &path, false).is_ok());

@@ -104,10 +104,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn of(config: &Config, id: SandboxId) -> Self {
         let id = id.to_string();
-        Self {
-            run: config.exec_root.join("sandboxes").join(&id),
-            log: log_path(&config.data_root, &id),
-        }
+        Self { run: config.exec_root.join("sandboxes").join(&id), log: log_path(&config.data_root, &id) }
     }
 }
 
@@ -358,7 +355,11 @@ impl ConfigView {
             cmd: config.process.command.clone(),
             image: "",
             volumes: None,
-            working_dir: config.process.directory.as_ref().map_or_else(String::new, |d| d.display().to_string()),
+            working_dir: config
+                .process
+                .directory
+                .as_ref()
+                .map_or_else(String::new, |d| d.display().to_string()),
             entrypoint: None,
             labels: config.labels.clone(),
         }

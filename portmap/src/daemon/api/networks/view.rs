@@ -115,7 +115,8 @@ impl SubnetView {
 impl ContainerView {
     /// By the sandbox's id, or for an endpoint of somebody else's by its own.
     fn of(endpoint: &Endpoint) -> (String, Self) {
-        let key = endpoint.sandbox.map_or_else(|| format!("ep-{}", endpoint.id), |sandbox| sandbox.to_string());
+        let key =
+            endpoint.sandbox.map_or_else(|| format!("ep-{}", endpoint.id), |sandbox| sandbox.to_string());
         let view = Self {
             name: endpoint.name.clone(),
             endpoint: endpoint.id.to_string(),
