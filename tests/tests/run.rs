@@ -164,8 +164,10 @@ fn a_command_dies_with_its_supervisor() {
     let Some(()) = need::root() else { return };
     let daemon = StandIn::new();
     let time = odd_time(2);
-    let mut run = Proc::spawn(&mut daemon.portmap(&["run", "sleep", &time]));
+    let mut run = Proc::spawn(&mut daemon.portmap(&["run", "--name", "web", "sleep", &time]));
     let _ = daemon.hears("started");
+    // A further command goes with it, though the supervisor can't see to that any more.
+    assert_eq!(said(&output(daemon.portmap(&["exec", "-d", "web", "sleep", &time]))).0, 0);
     run.signal(Signal::SIGKILL);
     run.wait();
     wait::until("end of the command", || running(&time) == 0);
