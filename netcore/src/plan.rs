@@ -156,9 +156,20 @@ impl Plan {
         self.0.get(key)
     }
 
-    /// What leads from `self` to `to`: removals, the last made first, then what is new or different.
+    /// What leads from `self` to `to`: removals, the last made first, then what is new or different. Routes in a namespace
+    /// that goes too aren't removed one by one.
     pub fn change(&self, to: &Self) -> Vec<Step> {
-        let gone = self.0.iter().rev().filter(|(key, _)| !to.0.contains_key(key));
+        let goes = |key: &Key| !to.0.contains_key(key);
+        let goes_with_its_namespace = |object: &Object| match object {
+            Object::DefaultRoutes(routes) => {
+                let namespace = Key::Namespace(routes.namespace.clone());
+                let made =
+                    matches!(self.get(&namespace), Some(Object::Namespace(namespace)) if !namespace.adopted);
+                made && goes(&namespace)
+            }
+            _ => false,
+        };
+        let gone = self.0.iter().rev().filter(|(key, object)| goes(key) && !goes_with_its_namespace(object));
         let new = to.0.iter().filter(|(key, object)| self.0.get(key) != Some(object));
         let removals = gone.map(|(_, object)| Step::Remove(object.clone()));
         removals.chain(new.map(|(_, object)| Step::Ensure(object.clone()))).collect()
@@ -195,6 +206,21 @@ mod tests {
 
     fn namespace(path: &str) -> Object {
         Object::Namespace(Namespace { path: path.into(), adopted: false })
+    }
+
+    #[test]
+    fn routes_go_with_a_namespace_of_ours_but_not_with_an_adopted_one() {
+        let routes = |path: &str| {
+            let ipv4 = Some((Ipv4Addr::new(10, 0, 0, 1), "eth0".parse().unwrap()));
+            Object::DefaultRoutes(DefaultRoutes { namespace: path.into(), ipv4, ipv6: None })
+        };
+        let adopted = Object::Namespace(Namespace { path: "/a".into(), adopted: true });
+        let before: Plan =
+            [namespace("/n"), routes("/n"), adopted.clone(), routes("/a")].into_iter().collect();
+        let steps = before.change(&Plan::default());
+        assert_eq!(steps, [routes("/a"), namespace("/n"), adopted].map(Step::Remove));
+        let kept: Plan = [namespace("/n")].into_iter().collect();
+        assert!(before.change(&kept).contains(&Step::Remove(routes("/n"))));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use lab::{Host, missing, ready};
 use netcore::controller::{
@@ -216,6 +217,7 @@ with_each_backend! {
     an_internal_network_has_no_way_out
     without_icc_neighbours_are_apart
     nothing_is_left_of_what_cannot_be_made
+    many_start_at_once_and_leave_nothing
     all_goes_on_after_the_controller_was_gone
 }
 
@@ -305,6 +307,36 @@ fn nothing_is_left_of_what_cannot_be_made(world: World) {
         |controller| controller.remove_network("net").map(drop),
         |controller| drop(controller.create_network(six("net", "10.1.0.0/24")).unwrap()),
     );
+}
+
+fn many_start_at_once_and_leave_nothing(world: World) {
+    const MANY: usize = 40;
+    world.network(named("net", "10.1.0.0/24"));
+    let before = world.everything();
+    let controller = world.controller.as_ref().unwrap();
+    let host = &world.host;
+    let each = |work: &(dyn Fn(&str) + Sync)| {
+        thread::scope(|scope| {
+            for number in 0..MANY {
+                scope.spawn(move || host.enter(|| work(&format!("s{number}"))));
+            }
+        });
+    };
+    each(&|name| {
+        controller.create_sandbox(request(name, "net")).unwrap();
+        controller.start_sandbox(name, me()).unwrap();
+    });
+    let endpoints = controller.network("net").unwrap().endpoints;
+    let addresses: BTreeSet<_> = endpoints.iter().map(|endpoint| endpoint.ipv4).collect();
+    assert_eq!(addresses.len(), MANY);
+    let ports = world.host.run("ip -o link show type veth", "");
+    assert_eq!(ports.lines().count(), MANY, "{ports}");
+    each(&|name| {
+        let id = controller.sandbox(name).unwrap().sandbox.id;
+        controller.sandbox_ended(id, 0, None).unwrap();
+        controller.remove_sandbox(name).unwrap();
+    });
+    assert_eq!(world.everything(), before);
 }
 
 fn all_goes_on_after_the_controller_was_gone(mut world: World) {

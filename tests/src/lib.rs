@@ -7,6 +7,7 @@
 
 pub mod bin;
 pub mod contract;
+pub mod daemon;
 pub mod dockerd;
 pub mod lab;
 pub mod need;

@@ -200,7 +200,10 @@ impl ControllerError {
                 Class::Conflict
             }
             Self::Driver(error) => error.class(),
-            Self::Kernel(KernelError::NotABridge(_) | KernelError::NotANamespace(_)) => Class::Invalid,
+            Self::Kernel(
+                KernelError::NotABridge(_) | KernelError::NotANamespace(_) | KernelError::NoNamespace(_),
+            ) => Class::Invalid,
+            Self::Kernel(KernelError::TakenInside { .. }) => Class::Conflict,
             Self::Start(cause) | Self::Rename(cause) => cause.class(),
             Self::AlreadyRunning(_) => Class::NotModified,
             Self::NotConnected { .. } => Class::Invalid,

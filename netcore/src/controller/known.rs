@@ -53,11 +53,7 @@ impl Known {
 impl Inner {
     /// Takes a sandbox alone, shares its networks and `also`, and looks at the facts. What another operation changed
     /// while this one waited may need other locks: then it begins again.
-    pub(super) fn take_sandbox(
-        &self,
-        reference: &str,
-        also: Option<NetworkId>,
-    ) -> Result<(Guard<'_>, Known)> {
+    pub(super) fn take_sandbox(&self, reference: &str, also: Option<NetworkId>) -> Result<(Guard, Known)> {
         let mut known = self.known(reference)?;
         let id = known.sandbox.id.to_string();
         loop {

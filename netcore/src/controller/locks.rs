@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{NetworkId, SandboxId};
 
@@ -38,7 +38,10 @@ pub(super) type Wanted = BTreeMap<Key, Access>;
 
 /// All that is taken.
 #[derive(Debug, Default)]
-pub(super) struct Locks {
+pub(super) struct Locks(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
     taken: Mutex<HashMap<Key, Taken>>,
     freed: Condvar,
 }
@@ -51,22 +54,22 @@ struct Taken {
     waiting: usize,
 }
 
-/// Gives back what was taken.
+/// Gives back what was taken. It may go to another thread.
 #[derive(Debug)]
-pub(super) struct Guard<'a> {
-    locks: &'a Locks,
+pub(super) struct Guard {
+    locks: Arc<All>,
     wanted: Wanted,
 }
 
 impl Locks {
     /// Waits until all of it can be had. [`Key::All`] is shared unless it is asked for.
-    pub(super) fn take(&self, mut wanted: Wanted) -> Guard<'_> {
+    pub(super) fn take(&self, mut wanted: Wanted) -> Guard {
         wanted.entry(Key::All).or_insert(Access::Shared);
-        let mut taken = self.taken();
+        let mut taken = self.0.taken();
         if !free(&taken, &wanted) {
             count_waiting(&mut taken, &wanted, |waiting| *waiting += 1);
             while !free_for_waiter(&taken, &wanted) {
-                taken = self.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+                taken = self.0.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
             }
             count_waiting(&mut taken, &wanted, |waiting| *waiting -= 1);
         }
@@ -77,9 +80,11 @@ impl Locks {
                 Access::Alone => entry.alone = true,
             }
         }
-        Guard { locks: self, wanted }
+        Guard { locks: Arc::clone(&self.0), wanted }
     }
+}
 
+impl All {
     fn taken(&self) -> MutexGuard<'_, HashMap<Key, Taken>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,7 +118,7 @@ fn count_waiting(taken: &mut HashMap<Key, Taken>, wanted: &Wanted, count: impl F
     }
 }
 
-impl Drop for Guard<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
         let mut taken = self.locks.taken();
         for (key, access) in &self.wanted {
@@ -169,7 +174,7 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 1, "any two of three pairs have one in common");
-        assert!(locks.taken().is_empty());
+        assert!(locks.0.taken().is_empty());
     }
 
     #[test]
@@ -182,7 +187,7 @@ mod tests {
                 let _all = locks.take([(Key::All, Access::Alone)].into());
                 done.fetch_add(1, Ordering::SeqCst);
             });
-            while locks.taken().get(&Key::All).is_none_or(|all| all.waiting == 0) {
+            while locks.0.taken().get(&Key::All).is_none_or(|all| all.waiting == 0) {
                 thread::yield_now();
             }
             scope.spawn(|| {
@@ -191,6 +196,6 @@ mod tests {
             });
             drop(first);
         });
-        assert!(locks.taken().is_empty());
+        assert!(locks.0.taken().is_empty());
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Each operation goes the same way:
 //!
-//! 1. It takes its networks and sandboxes ([`locks`]), looks at the facts and refuses what can't be.
-//! 2. It claims subnets and addresses in memory ([`addresses`]).
+//! 1. It takes its networks and sandboxes (`locks`), looks at the facts and refuses what can't be.
+//! 2. It claims subnets and addresses in memory (`addresses`).
 //! 3. It changes the facts, in one transaction that asks nothing of the kernel.
-//! 4. It leads the kernel and the firewall from the plan of the facts before to that of the facts after ([`plans`]).
+//! 4. It leads the kernel and the firewall from the plan of the facts before to that of the facts after (`plans`).
 //!
 //! If the last fails, the facts of before are put back in one transaction and the kernel is led back to their plan:
 //! nothing half-made remains. The end of a sandbox can't be undone; what the kernel refuses to remove then is left to
@@ -48,7 +48,8 @@ use crate::store::Store;
 
 type Result<T, E = ControllerError> = std::result::Result<T, E>;
 
-/// The networks and sandboxes of one data root. Handles may be cloned and used from any thread.
+/// The networks and sandboxes of one data root. Handles may be cloned and used from any thread of the network namespace
+/// in which it was opened: the firewall's tools act in that of the calling thread.
 #[derive(Clone)]
 pub struct Controller(Arc<Inner>);
 

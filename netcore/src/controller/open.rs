@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use super::addresses::Addresses;
+use super::error::ControllerError;
 use super::rules::Rules;
 use super::{Config, Controller, Inner, Result, host, locks, root};
 use crate::firewall::{Firewall, HostTools, Tools};
@@ -25,8 +26,8 @@ impl Controller {
     /// and what is missing in the kernel is made, what is left over removed.
     ///
     /// # Errors
-    /// If another daemon has the data root, the facts can't be read, or the default network can't be as configured.
-    /// Other networks and sandboxes that can't be made true are logged.
+    /// If another daemon has the data root, the facts can't be read, the firewall's rules can't be loaded, or the default
+    /// network can't be as configured. Other networks and sandboxes that can't be made true are logged.
     pub fn open(config: Config) -> Result<Self> {
         let kernel = |marker| Ok(Box::new(HostKernel::new(marker)?) as Box<dyn Kernel>);
         Self::open_with(
@@ -80,8 +81,9 @@ impl Controller {
         inner.predefined(Predefined::Host)?;
         inner.predefined(Predefined::None)?;
         // What is left of the ended ones goes before their addresses are given to anybody.
-        if let Err(error) = inner.make_true(&ended) {
-            tracing::warn!(%error, "not everything could be made as it should be");
+        match inner.make_true(&ended) {
+            Err(ControllerError::Kernel(_)) => {} // logged; other networks go on
+            made => made?,
         }
         inner.default_bridge()?;
         Ok(Self(std::sync::Arc::new(inner)))

@@ -11,7 +11,7 @@ use super::known::attached;
 use super::locks::{Access, Key as Lock};
 use super::plans::Attachment;
 use super::root::remove_dir;
-use super::sandboxes::end_facts;
+use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
 use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxState};
@@ -20,8 +20,6 @@ use crate::store::{ReadTx, StoreError, WriteTx};
 
 /// The exit code of what vanished with its boot.
 const LOST_WITH_BOOT: i32 = 255;
-/// The exit code of what vanished while nobody looked: as if it had been killed.
-const LOST: i32 = 137;
 
 /// A sandbox that runs, and where it is.
 type Lives = (Sandbox, Vec<Attachment>);
@@ -71,7 +69,8 @@ impl Inner {
         })
     }
 
-    /// Makes kernel and firewall as the facts have them, as far as that is possible.
+    /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
+    /// [`ControllerError::Kernel`]; any other error means that nothing was made.
     pub(super) fn make_true(&self, ended: &[Stale]) -> Result<()> {
         let (networks, sandboxes) = self.store.read(facts)?;
         let mut first = Ok(());
@@ -89,12 +88,13 @@ impl Inner {
             plan.extend(self.sandbox_plan(sandbox, attached).objects().cloned());
         }
         note(self.remove_strays(&plan));
-        note(self.remember_forwarding(&plan));
+        // What guards the networks comes first. Without it nothing is opened.
+        self.remember_forwarding(&plan)?;
         let rules = networks.iter().filter_map(|network| {
             Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
         });
         let rules: BTreeMap<_, _> = rules.collect();
-        note(self.rules().replace(rules));
+        self.rules().replace(rules)?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }

@@ -4,20 +4,26 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
 use super::error::ControllerError;
 use super::known::{Known, attached};
+use super::locks::{Access, Guard, Key};
 use super::plans::{Attachment, in_order};
 use super::root::remove_dir;
 use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
-    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Network, NetworkId, NetworkMode, ResolveError,
-    Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting, check_together,
+    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Lease, Network, NetworkId, NetworkMode, ProcessId,
+    ResolveError, Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting,
+    check_together,
 };
 use crate::names;
 use crate::plan::Plan;
 use crate::store::{ReadTx, StoreError, WriteTx};
 
+/// The exit code of what vanished while nobody looked: as if it had been killed.
+pub(super) const LOST: i32 = 137;
 /// How many names are tried before the id is taken for one.
 const TRIES: usize = 8;
 /// What Linux takes.
@@ -107,6 +113,7 @@ impl Controller {
     pub fn process_started(&self, id: SandboxId, pid: u32) -> Result<()> {
         // One that has ended already has no time of start; its end will be told in a moment.
         let start_ticks = host::start_ticks(pid).unwrap_or_default();
+        let _guard = self.0.locks.take([(Key::Sandbox(id), Access::Alone)].into());
         self.0.store.write(move |tx| {
             let mut sandbox = by_id(tx, id)?;
             if let SandboxState::Running(running) = &mut sandbox.state {
@@ -123,8 +130,43 @@ impl Controller {
     /// # Errors
     /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
     pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
+        self.ended(id, None, (code, error), Teardown::finish)
+    }
+
+    /// As [`sandbox_ended`](Self::sandbox_ended), but the kernel follows on a thread of its own: to remove a pair of
+    /// interfaces takes it some 30 ms. Who needs the sandbox, or its networks for himself, waits for that, and its
+    /// addresses aren't free before.
+    ///
+    /// # Errors
+    /// As [`sandbox_ended`](Self::sandbox_ended).
+    pub fn sandbox_ended_in_background(
+        &self,
+        id: SandboxId,
+        code: i32,
+        error: Option<String>,
+    ) -> Result<Ended> {
+        self.ended(id, None, (code, error), Teardown::finish_in_background)
+    }
+
+    /// Tells that the supervisor of a sandbox is gone, who would have told the end of its process: it counts as killed. A
+    /// run that has another supervisor isn't touched, nor is a sandbox that doesn't run.
+    ///
+    /// # Errors
+    /// As [`sandbox_ended`](Self::sandbox_ended).
+    pub fn supervisor_gone(&self, id: SandboxId, supervisor: ProcessId) -> Result<Ended> {
+        self.ended(id, Some(supervisor), (LOST, None), Teardown::finish)
+    }
+
+    /// Ends a sandbox's run; only one of this supervisor, if that is given.
+    fn ended(
+        &self,
+        id: SandboxId,
+        supervisor: Option<ProcessId>,
+        (code, error): (i32, Option<String>),
+        finish: fn(Teardown),
+    ) -> Result<Ended> {
         let inner = &*self.0;
-        let (_guard, known) = match inner.take_sandbox(&id.to_string(), None) {
+        let (guard, known) = match inner.take_sandbox(&id.to_string(), None) {
             Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) => {
                 return Ok(Ended { auto_removed: true });
             }
@@ -133,8 +175,17 @@ impl Controller {
         let SandboxState::Running(running) = &known.sandbox.state else {
             return Ok(Ended { auto_removed: false });
         };
+        if supervisor.is_some() && running.supervisor != supervisor {
+            return Ok(Ended { auto_removed: false });
+        }
         let exited = Exited { code, started: Some(running.started), finished: now(), error };
-        inner.end(&known, exited)
+        let auto_removed = known.sandbox.config.auto_remove;
+        let before = known.sandbox.clone();
+        let leases = inner.store.write(move |tx| end_facts(tx, before, exited))?;
+        let (name, id) = (&known.sandbox.config.name, id.short());
+        tracing::info!(%name, %id, code, "sandbox ended");
+        finish(Teardown { guard, controller: self.clone(), known, leases });
+        Ok(Ended { auto_removed })
     }
 
     /// Removes a sandbox that doesn't run. Gives what it was.
@@ -208,20 +259,8 @@ impl Inner {
         unreachable!("the last attempt returns")
     }
 
-    /// Ends a running sandbox, which the caller has alone.
-    pub(super) fn end(&self, known: &Known, exited: Exited) -> Result<Ended> {
-        let auto_removed = known.sandbox.config.auto_remove;
-        let (before, code) = (known.sandbox.clone(), exited.code);
-        let leases = self.store.write(move |tx| end_facts(tx, before, exited))?;
-        let plan = self.sandbox_plan(&known.sandbox, &known.attached);
-        let gone = self.go_on(&plan.change(&Plan::default()));
-        self.forget_run(&known.sandbox, leases, gone);
-        tracing::info!(name = %known.sandbox.config.name, id = %known.sandbox.id.short(), code, "sandbox ended");
-        Ok(Ended { auto_removed })
-    }
-
     /// Gives back what a sandbox had that ended, and removes its files. Addresses whose interface isn't gone are held.
-    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<crate::model::Lease>, gone: bool) {
+    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<Lease>, gone: bool) {
         let taken = leases.into_iter().map(|lease| (lease.pool, lease.address));
         if gone {
             taken.for_each(|(pool, ip)| self.addresses.release(&pool, ip));
@@ -235,12 +274,45 @@ impl Inner {
     }
 }
 
+/// What is left to do of a sandbox that has ended in the facts.
+struct Teardown {
+    /// Nobody else has the sandbox until it is done.
+    guard: Guard,
+    controller: Controller,
+    known: Known,
+    leases: Vec<Lease>,
+}
+
+impl Teardown {
+    fn finish(self) {
+        let Self { guard, controller, known, leases } = self;
+        let inner = &*controller.0;
+        let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
+        let gone = inner.go_on(&plan.change(&Plan::default()));
+        inner.forget_run(&known.sandbox, leases, gone);
+        drop(guard);
+    }
+
+    fn finish_in_background(self) {
+        let work = Arc::new(Mutex::new(Some(self)));
+        let take = |work: &Mutex<Option<Self>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let theirs = Arc::clone(&work);
+        let thread = thread::Builder::new().name("teardown".to_owned());
+        let spawned = thread.spawn(move || take(&theirs).map(Self::finish));
+        if spawned.is_err()
+            && let Some(teardown) = take(&work)
+        {
+            teardown.finish();
+        }
+    }
+}
+
 /// Changes the facts of a sandbox that ended. Gives the leases that went with its endpoints.
 pub(super) fn end_facts(
     tx: &WriteTx<'_>,
     mut sandbox: Sandbox,
     exited: Exited,
-) -> Result<Vec<crate::model::Lease>, StoreError> {
+) -> Result<Vec<Lease>, StoreError> {
     let mut leases = Vec::new();
     for endpoint in tx.endpoints_of_sandbox(sandbox.id)? {
         leases.extend(tx.leases_of_endpoint(endpoint.id)?);

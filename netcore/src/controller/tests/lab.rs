@@ -96,7 +96,14 @@ impl Kernel for Fake {
                 }
                 state.objects.insert(object.key(), object.clone());
             }
-            Step::Remove(object) => drop(state.objects.remove(&object.key())),
+            Step::Remove(object) => {
+                state.objects.remove(&object.key());
+                if let Object::Namespace(namespace) = object
+                    && !namespace.adopted
+                {
+                    state.objects.remove(&Key::DefaultRoutes(namespace.path.clone()));
+                }
+            }
         }
         Ok(())
     }

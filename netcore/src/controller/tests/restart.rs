@@ -78,8 +78,32 @@ fn a_sandbox_whose_supervisor_is_gone_has_ended() {
     let controller = lab.open();
     assert_eq!(exit_code(&controller.sandbox("gone").unwrap().sandbox.state), Some(137));
     controller.remove_sandbox("gone").unwrap();
-    lab.kernel.state().objects.retain(|key, _| !matches!(key, crate::plan::Key::DefaultRoutes(_)));
     assert_eq!(lab.snapshot(&controller), before);
+}
+
+#[test]
+fn a_supervisor_that_is_gone_ends_its_own_run_only() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    let id = start(&controller, "web", "bridge").sandbox.id;
+    let earlier = ProcessId { start_ticks: 1, ..me() };
+    controller.supervisor_gone(id, earlier).unwrap();
+    assert_eq!(controller.running().unwrap().len(), 1);
+    controller.supervisor_gone(id, me()).unwrap();
+    assert_eq!(exit_code(&controller.sandbox("web").unwrap().sandbox.state), Some(137));
+}
+
+#[test]
+fn a_network_that_cannot_be_made_again_keeps_nobody_from_starting_but_missing_rules_do() {
+    let lab = Lab::new();
+    drop(lab.open());
+    lab.kernel.state().fail_after = Some(1);
+    drop(lab.open());
+    assert_eq!(lab.kernel.state().fail_after, None, "it failed");
+    lab.kernel.state().tools_fail = true;
+    assert_eq!(text(lab.try_open(lab.config(), BOOT)), (500, "nft failed: no".into()));
+    lab.kernel.state().tools_fail = false;
+    lab.open();
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Api {
             ("api-version", API_VERSION),
             ("docker-experimental", "false"),
             ("ostype", "linux"),
-            (SERVER.as_str(), concat!("portmap/", env!("CARGO_PKG_VERSION"), " (linux)")),
+            (SERVER.as_str(), concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)")),
         ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }

@@ -111,7 +111,6 @@ async fn create(
     let request = request(&fields, version)?;
     let network = perform(&state, move |state, controller| {
         let network = controller.create_network(request)?;
-        tracing::info!(network = %network.name, id = %network.id.short(), driver = network.driver, "network created");
         state.bus.network("create", network.id, &label(&network));
         Ok(network)
     })
@@ -247,7 +246,6 @@ async fn prune(extract::State(state): Daemon, params: Params) -> Result<Json<Pru
 }
 
 fn removed(state: &State, network: &Network) {
-    tracing::info!(network = %network.name, id = %network.id.short(), "network removed");
     state.bus.network("destroy", network.id, &label(network));
 }
 
@@ -296,7 +294,6 @@ async fn attach(
         let known = controller.network(&network).map(|view| view.network);
         let subject = controller.sandbox(&sandbox).map(|view| view.sandbox);
         change(controller, &network, &sandbox)?;
-        tracing::info!(%network, %sandbox, "network {action}");
         if let (Ok(network), Ok(subject)) = (known, subject)
             && matches!(subject.state, netcore::model::SandboxState::Running(_))
         {

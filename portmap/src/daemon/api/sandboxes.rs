@@ -65,7 +65,6 @@ async fn create(
     let request = request(params.given("name"), &fields, version)?;
     let sandbox = perform(&state, move |state, controller| {
         let sandbox = controller.create_sandbox(request)?;
-        tracing::info!(sandbox = %sandbox.config.name, id = %sandbox.id.short(), "sandbox created");
         state.bus.sandbox("create", &sandbox, &[]);
         Ok(sandbox)
     })
@@ -176,7 +175,6 @@ async fn start(
 }
 
 fn tell_of_start(state: &State, sandbox: &Sandbox) {
-    tracing::info!(sandbox = %sandbox.config.name, id = %sandbox.id.short(), "sandbox started");
     if let Ok(view) = state.controller.sandbox(&sandbox.id.to_string()) {
         for endpoint in &view.endpoints {
             let network = state.network_label(endpoint.network);
@@ -208,7 +206,6 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
     let error = Some(fields.text("Error")?).filter(|text| !text.is_empty());
     perform(&state, move |state, controller| {
         let sandbox = controller.sandbox(&id)?.sandbox;
-        tracing::info!(sandbox = %sandbox.config.name, id = %sandbox.id.short(), code, "sandbox ended");
         state.ended(sandbox.id, code, error)?;
         Ok(StatusCode::NO_CONTENT)
     })
@@ -353,7 +350,6 @@ async fn remove(extract::State(state): Daemon, Path(id): Path<String>, params: P
             return Ok(());
         }
         let sandbox = controller.remove_sandbox(&id.to_string())?;
-        tracing::info!(sandbox = %sandbox.config.name, id = %id.short(), "sandbox removed");
         state.bus.sandbox("destroy", &sandbox, &[]);
         Ok(())
     });

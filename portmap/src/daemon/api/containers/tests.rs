@@ -1,1 +1,107 @@
+use netcore::model::{Exited, NetworkMode, ProcessConfig, Running, Sandbox, SandboxConfig, Timestamp};
 
+use super::*;
+
+fn view(state: SandboxState) -> SandboxView {
+    let sandbox = Sandbox {
+        id: "88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4".parse().unwrap(),
+        created: Timestamp::from_nanos(1_785_578_400_000_000_000),
+        config: SandboxConfig {
+            name: "web".parse().unwrap(),
+            hostname: None,
+            domainname: None,
+            labels: [("team".to_owned(), "a".to_owned())].into(),
+            mode: NetworkMode::Bridge,
+            netns: None,
+            networks: Default::default(),
+            process: ProcessConfig {
+                command: vec!["python3".to_owned(), "-m".to_owned()],
+                ..Default::default()
+            },
+            auto_remove: false,
+        },
+        state,
+    };
+    SandboxView { sandbox, endpoints: Vec::new() }
+}
+
+fn running() -> SandboxState {
+    SandboxState::Running(Running {
+        pid: 4711,
+        start_ticks: 1,
+        boot: "0b7c1a9e-2f43-4c58-9d6e-1a2b3c4d5e6f".parse().unwrap(),
+        started: Timestamp::from_nanos(1_785_578_401_000_000_000),
+        netns: Some("/run/portmap/netns/88b5d2c3f1e0".into()),
+        supervisor: None,
+    })
+}
+
+fn exited(code: i32) -> SandboxState {
+    let finished = Timestamp::from_nanos(1_785_578_402_000_000_000);
+    SandboxState::Exited(Exited { code, started: None, finished, error: None })
+}
+
+#[test]
+fn a_line_of_ps_is_shown_as_dockerd_does() {
+    let now = Timestamp::from_nanos(1_785_578_701_000_000_000);
+    let listed = Listed::of(&view(running()), &|_| "bridge".to_owned(), Version::own(), now);
+    let shown = serde_json::to_string(&listed).unwrap();
+    assert!(
+        shown.starts_with(concat!(
+            r#"{"Id":"88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4","Names":["/web"],"Image":"host","ImageID":"","#,
+            r#""Command":"python3 -m","Created":1785578400,"Ports":[],"Labels":{"team":"a"},"State":"running","#,
+            r#""Status":"Up 5 minutes","HostConfig":{"NetworkMode":"bridge"},"NetworkSettings":{"Networks":{"bridge":{"IPAMConfig":null,"#,
+        )),
+        "{shown}"
+    );
+    assert!(shown.ends_with(r#""Mounts":[]}"#), "{shown}");
+}
+
+#[test]
+fn filters_decide_which_are_shown() {
+    let cases = [
+        (r"{}", false, true, false),
+        (r"{}", true, true, true),
+        (r#"{"status":["exited"]}"#, true, false, true),
+        (r#"{"status":["running","exited"]}"#, true, true, true),
+        (r#"{"exited":["3"]}"#, true, false, true),
+        (r#"{"exited":["4"]}"#, true, false, false),
+        (r#"{"name":["/web"]}"#, true, true, true),
+        (r#"{"name":["^/we"]}"#, true, true, true),
+        (r#"{"name":["db"]}"#, true, false, false),
+        (r#"{"id":["88b5"]}"#, true, true, true),
+        (r#"{"label":["team=a"]}"#, true, true, true),
+        (r#"{"publish":["80"]}"#, true, false, false),
+    ];
+    for (text, all, runs, ended) in cases {
+        let wanted = Wanted::of(&Filters::for_test(text), all).unwrap();
+        assert_eq!(
+            (wanted.has(&view(running())), wanted.has(&view(exited(3)))),
+            (runs, ended),
+            "{text} {all}"
+        );
+    }
+    let odd = Wanted::of(&Filters::for_test(r#"{"status":["x"]}"#), true).err().unwrap();
+    assert_eq!(odd.shown(), "400 invalid filter 'status=x'");
+}
+
+#[test]
+fn what_runs_is_inspected_with_its_process() {
+    let places = Places::of(&Default::default(), view(running()).sandbox.id);
+    let of = |state| {
+        serde_json::to_value(Inspected::of(&view(state), &places, &|_| String::new(), Version::new(1, 43)))
+            .unwrap()
+    };
+    let runs = of(running());
+    assert_eq!(runs["State"]["Pid"], 4711);
+    assert_eq!((&runs["Path"], &runs["Args"][0]), (&"python3".into(), &"-m".into()));
+    assert_eq!(runs["Config"]["Hostname"], "88b5d2c3f1e0");
+    assert_eq!(runs["NetworkSettings"]["SandboxKey"], "/run/portmap/netns/88b5d2c3f1e0");
+    assert_eq!(runs["NetworkSettings"]["Networks"]["bridge"].get("DNSNames"), None, "that is new in 1.44");
+    let ended = of(exited(3));
+    assert_eq!(
+        (&ended["State"]["ExitCode"], &ended["State"]["StartedAt"]),
+        (&3.into(), &"0001-01-01T00:00:00Z".into())
+    );
+    assert_eq!(ended["NetworkSettings"]["SandboxKey"], "");
+}
