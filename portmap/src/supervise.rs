@@ -162,12 +162,12 @@ pub(crate) fn supervise(
         Err(failure) => {
             // Only what is the command's fault is its exit code; the rest is Docker's number for a failed start.
             let code = if failure.code == OUR_OWN_FAILURE { NEVER_RAN } else { failure.code };
-            report(host, client, &path("exited"), &json!({"ExitCode": code, "Error": failure.message}));
+            report_end(host, client, &path("exited"), code, &failure.message);
             return Err(failure);
         }
     };
-    // The command may have ended by now: it isn't waited for before this, so that its number is still its own.
-    report(host, client, &path("started"), &json!({"Pid": attendant.pid()}));
+    // The command isn't waited for before this, so that its number is still its own.
+    report_start(host, client, &path("started"), &attendant);
     started();
     let code = attendant.await_end();
     attendant.clear_away(&leftovers);
@@ -175,7 +175,7 @@ pub(crate) fn supervise(
     attendant.release_signals();
     // What the client may start now is no leftover of the command's.
     let _ = set_child_subreaper(false);
-    report(host, client, &path("exited"), &json!({"ExitCode": code, "Error": ""}));
+    report_end(host, client, &path("exited"), code, "");
     Ok(code)
 }
 
@@ -218,9 +218,37 @@ fn detached_stdio(ready: &Ready, stdin_open: bool) -> Result<(Session, [Stdio; 3
     Ok((Session::Own, [stdin, Stdio::piped(), Stdio::piped()], Some(log)))
 }
 
+/// Tells the daemon which process the command is. One that has ended meanwhile is no longer of interest to it.
+fn report_start(host: Option<&str>, client: &mut Client, path: &str, attendant: &Attendant) {
+    if attendant.has_ended() {
+        return;
+    }
+    match tell(host, client, path, &json!({"Pid": attendant.pid()})) {
+        Err(error) if !attendant.has_ended() => complain(&error),
+        _ => {}
+    }
+}
+
+/// Tells the daemon what became of a sandbox. It may have been removed by force meanwhile.
+fn report_end(host: Option<&str>, client: &mut Client, path: &str, code: u8, why: &str) {
+    match tell(host, client, path, &json!({"ExitCode": code, "Error": why})) {
+        Ok(()) | Err(CallError::Daemon { status: 404, .. }) => {}
+        Err(error) => complain(&error),
+    }
+}
+
+fn complain(error: &CallError) {
+    tell::complain(&format!("cannot tell the daemon: {error:#}"));
+}
+
 /// Tells the daemon something that can't be helped any more. One that was killed has lost the connection: it is reached, or
 /// started, again. Being told twice is no harm to it.
-fn report(host: Option<&str>, client: &mut Client, path: &str, body: &serde_json::Value) {
+fn tell(
+    host: Option<&str>,
+    client: &mut Client,
+    path: &str,
+    body: &serde_json::Value,
+) -> Result<(), CallError> {
     const TRIES: usize = 4;
     let mut outcome = client.call("POST", path, Some(body));
     for _ in 1..TRIES {
@@ -232,11 +260,7 @@ fn report(host: Option<&str>, client: &mut Client, path: &str, body: &serde_json
         }
         outcome = client.call("POST", path, Some(body));
     }
-    match outcome {
-        // It was removed by force meanwhile.
-        Ok(_) | Err(CallError::Daemon { status: 404, .. }) => {}
-        Err(error) => tell::complain(&format!("cannot tell the daemon: {error:#}")),
-    }
+    outcome.map(|_| ())
 }
 
 /// The daemon's answer as JSON.

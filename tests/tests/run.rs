@@ -51,7 +51,7 @@ fn odd_time(test: u32) -> String {
 fn the_daemon_hears_of_a_life_in_order() {
     let Some(()) = need::root() else { return };
     let daemon = StandIn::new();
-    let script = "uname -n; cat /etc/hosts; echo $HOSTNAME $A; pwd; exit 7";
+    let script = "sleep 0.1; uname -n; cat /etc/hosts; echo $HOSTNAME $A; pwd; exit 7";
     let words = ["run", "--name", "web", "-h", "shop", "-e", "A=b", "-w", "/usr", "--", "sh", "-c", script];
     let (code, out, err) = said(&output(daemon.portmap(&words)));
     assert_eq!((code, out.as_str(), err.as_str()), (7, "shop\n10.1.2.3 shop\nshop b\n/usr\n", ""));
@@ -164,8 +164,10 @@ fn a_command_dies_with_its_supervisor() {
     let Some(()) = need::root() else { return };
     let daemon = StandIn::new();
     let time = odd_time(2);
-    let mut run = Proc::spawn(&mut daemon.portmap(&["run", "sleep", &time]));
+    let mut run = Proc::spawn(&mut daemon.portmap(&["run", "--name", "web", "sleep", &time]));
     let _ = daemon.hears("started");
+    // A further command goes with it, though the supervisor can't see to that any more.
+    assert_eq!(said(&output(daemon.portmap(&["exec", "-d", "web", "sleep", &time]))).0, 0);
     run.signal(Signal::SIGKILL);
     run.wait();
     wait::until("end of the command", || running(&time) == 0);

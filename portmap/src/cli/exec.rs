@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result};
+use netcore::kernel::PidFd;
 use netcore::process::{self, Program, Session, Surroundings};
 use serde::Deserialize;
 
@@ -111,9 +112,10 @@ fn exec(host: Option<&str>, args: &Args, runs: fn()) -> Result<u8, Failure> {
     // The daemon isn't needed any more, and needn't stay for us.
     drop(client);
     let Facts { id, state, config } = parse(&answer.body).map_err(ours)?;
-    if !state.running || !process::is_apart(state.pid) {
+    let host = PidFd::open(state.pid).ok().filter(|_| state.running && process::is_apart(state.pid));
+    let Some((host, _)) = host else {
         return Err(ours(format_args!("Error response from daemon: container {id} is not running")));
-    }
+    };
     let asked: Vec<String> = config.env.unwrap_or_default().into_iter().chain(env).collect();
     let directory = match &args.workdir {
         Some(directory) => directory.clone(),
@@ -141,7 +143,7 @@ fn exec(host: Option<&str>, args: &Args, runs: fn()) -> Result<u8, Failure> {
         Failure { code: error.exit_code().unwrap_or(1), message: format!("exec failed: {}", failure.message) }
     })?;
     runs();
-    Ok(Attendant::new(&mut child, signals, None).await_end())
+    Ok(Attendant::new(&mut child, signals, None).not_beyond(host).await_end())
 }
 
 /// The same in the background.

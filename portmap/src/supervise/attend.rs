@@ -10,12 +10,13 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use netcore::kernel::PidFd;
 use netcore::process::{self, Leftovers};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpid, getsid};
 
 use super::log::Log;
@@ -71,6 +72,8 @@ pub(crate) struct Attendant {
     _stdin: Option<std::process::ChildStdin>,
     signals: Signals,
     log: Option<Log>,
+    /// The process that the command may not outlive.
+    host: Option<PidFd>,
     /// We can be stopped and continued by a shell.
     job_control: bool,
 }
@@ -79,11 +82,23 @@ impl Attendant {
     pub(crate) fn new(child: &mut Child, signals: Signals, log: Option<Log>) -> Self {
         let command = Pid::from_raw(i32::try_from(child.id()).expect("the kernel's numbers fit"));
         let job_control = log.is_none() && File::open("/dev/tty").is_ok();
-        Self { command, _stdin: child.stdin.take(), signals, log, job_control }
+        Self { command, _stdin: child.stdin.take(), signals, log, host: None, job_control }
+    }
+
+    /// The command is killed when this process has ended.
+    pub(crate) fn not_beyond(mut self, host: PidFd) -> Self {
+        self.host = Some(host);
+        self
     }
 
     pub(crate) fn pid(&self) -> i32 {
         self.command.as_raw()
+    }
+
+    /// Whether the command has ended, without waiting for it.
+    pub(crate) fn has_ended(&self) -> bool {
+        let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(self.command), look).is_ok_and(|status| status != WaitStatus::StillAlive)
     }
 
     /// Attends the command until it has ended. Gives its exit code, or 128 and the signal's number.
@@ -97,6 +112,9 @@ impl Attendant {
                 self.pass_on(&signal);
             }
             self.keep_output();
+            if self.host.take_if(|host| host.has_ended()).is_some() {
+                let _ = kill(self.command, Signal::SIGKILL);
+            }
             ended = self.collect();
         }
         ended.unwrap_or(super::OUR_OWN_FAILURE)
@@ -128,7 +146,8 @@ impl Attendant {
     fn wait(&self, timeout: PollTimeout) {
         let mut ready = vec![PollFd::new(self.signals.descriptor.as_fd(), PollFlags::POLLIN)];
         let output = self.log.iter().flat_map(Log::descriptors);
-        ready.extend(output.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)));
+        let others = output.chain(self.host.iter().map(AsFd::as_fd));
+        ready.extend(others.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN)));
         match poll(&mut ready, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             // Nothing else can be done about it than to look more often.
