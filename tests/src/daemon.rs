@@ -140,10 +140,12 @@ impl Home {
     /// When there is none.
     pub fn kill_daemon(&self) {
         let pidfile = self.path("run/portmap.pid");
-        let pid = std::fs::read_to_string(pidfile).expect("a daemon runs");
+        let pid = std::fs::read_to_string(&pidfile).expect("a daemon runs");
         let killed = self.run("kill", &["-9", pid.trim()]);
         assert_eq!(killed.code, 0, "{killed:?}");
-        wait::until("end of the daemon", || !self.listens());
+        // The lock is the last thing that the kernel takes from it.
+        let pidfile = pidfile.to_str().expect("plain");
+        wait::until("end of the daemon", || self.run("flock", &["-n", pidfile, "true"]).code == 0);
     }
 
     /// Runs `portmap` to its end.

@@ -199,6 +199,22 @@ fn sandboxes_outlive_a_killed_daemon_and_the_next_one_takes_over() {
 }
 
 #[test]
+fn a_supervisor_that_vanishes_takes_the_command_with_it() {
+    let Some(home) = home() else { return };
+    let _daemon = home.daemon(&[]);
+    home.portmap(&["run", "-d", "--name", "web", "sleep", "1000"]).ok();
+    let inspect = |what: &str| home.portmap(&["inspect", "-f", what, "web"]).ok();
+    let command = inspect("{{.State.Pid}}");
+    let supervisor = home.run("awk", &["{print $4}", &format!("/proc/{command}/stat")]).ok();
+    home.run("kill", &["-9", &supervisor]).ok();
+    wait::until("end of the sandbox", || inspect("{{.State.Status}} {{.State.ExitCode}}") == "exited 137");
+    assert!(inspect("{{.NetworkSettings.SandboxKey}}").is_empty());
+    // Dead and waited for, or a zombie that nobody waits for in here.
+    let state = home.run("cat", &[&format!("/proc/{command}/stat")]).stdout;
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+}
+
+#[test]
 fn a_client_starts_the_daemon_and_it_leaves_when_idle() {
     let Some(home) = home() else { return };
     // Several at once get one daemon.

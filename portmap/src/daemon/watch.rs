@@ -12,6 +12,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use netcore::controller::ControllerError;
 use netcore::kernel::PidFd;
 use netcore::model::{ProcessId, Running, SandboxId};
 use nix::libc::{ESRCH, SIGKILL};
@@ -27,6 +28,14 @@ use super::State;
 const KILLED: i32 = 137;
 /// How long the kernel may take to end a killed process.
 const KILL_TIME: Duration = Duration::from_secs(10);
+
+/// How a sandbox's end became known.
+pub(crate) enum End {
+    /// Its supervisor told the exit code, or why the command couldn't be started.
+    Reported(i32, Option<String>),
+    /// This supervisor is gone.
+    Vanished(ProcessId),
+}
 
 /// The running sandboxes.
 #[derive(Default)]
@@ -77,14 +86,9 @@ impl Watch {
         self.lock().get(&id).map_or((None, None), |w| (w.command.clone(), w.supervisor.clone()))
     }
 
-    /// Wakes who waits. Whether it was watched.
-    fn ended(&self, id: SandboxId, code: i32) -> bool {
-        let watched = self.lock().remove(&id);
-        // Nobody need be waiting.
-        watched.is_some_and(|watched| {
-            let _ = watched.ended.send(Some(code));
-            true
-        })
+    /// Watches it no longer. Who waits is to be told by what is returned; `None` if it wasn't watched.
+    fn forget(&self, id: SandboxId) -> Option<Sender<Option<i32>>> {
+        self.lock().remove(&id).map(|watched| watched.ended)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Watched>> {
@@ -94,8 +98,8 @@ impl Watch {
 
 impl State {
     /// Looks after a sandbox from its start on. To be called on the runtime.
-    pub(crate) fn watch_started(self: &Arc<Self>, id: SandboxId, supervisor: PidFd) {
-        self.watch_over(id, Some(supervisor), None);
+    pub(crate) fn watch_started(self: &Arc<Self>, id: SandboxId, reporter: ProcessId, supervisor: PidFd) {
+        self.watch_over(id, reporter, Some(supervisor), None);
     }
 
     /// Looks after a sandbox that was running before this daemon. To be called on the runtime.
@@ -106,10 +110,16 @@ impl State {
         let command = (reporter != own).then(|| PidFd::find(own).ok()).flatten();
         let supervisor = PidFd::find(reporter).ok();
         tracing::info!(sandbox = %id.short(), supervised = supervisor.is_some(), "taking over a running sandbox");
-        self.watch_over(id, supervisor, command);
+        self.watch_over(id, reporter, supervisor, command);
     }
 
-    fn watch_over(self: &Arc<Self>, id: SandboxId, supervisor: Option<PidFd>, command: Option<PidFd>) {
+    fn watch_over(
+        self: &Arc<Self>,
+        id: SandboxId,
+        reporter: ProcessId,
+        supervisor: Option<PidFd>,
+        command: Option<PidFd>,
+    ) {
         let (supervisor, command) = (supervisor.map(Arc::new), command.map(Arc::new));
         let (ended, mut reported) = watch::channel(None);
         self.watch.lock().insert(id, Watched { supervisor: supervisor.clone(), command, ended });
@@ -120,22 +130,20 @@ impl State {
                     end_of(supervisor).await;
                 }
             };
+            // Who reports and leaves does both at once, and may be followed by the supervisor of the next start. A new
+            // start drops this one's sender, which ends the wait too.
             let has_vanished = tokio::select! {
-                () = vanished => true,
+                biased;
                 () = async { drop(reported.wait_for(Option::is_some).await) } => false,
+                () = vanished => true,
             };
             if has_vanished {
-                state.vanished(id).await;
+                state.vanished(id, reporter).await;
             }
         });
     }
 
-    async fn vanished(self: &Arc<Self>, id: SandboxId) {
-        // Its last report may be on the way from the socket: it came before its end.
-        tokio::task::yield_now().await;
-        if self.watch.end_of(id).is_none() {
-            return;
-        }
+    async fn vanished(self: &Arc<Self>, id: SandboxId, reporter: ProcessId) {
         tracing::warn!(sandbox = %id.short(), "its supervisor vanished");
         if let (Some(command), _) = self.watch.processes(id)
             && command.signal(SIGKILL).is_ok()
@@ -144,24 +152,22 @@ impl State {
             tracing::warn!(sandbox = %id.short(), "its command doesn't end though it was killed");
         }
         let state = self.clone();
-        let torn_down = spawn_blocking(move || state.ended(id, KILLED, None)).await;
+        let torn_down = spawn_blocking(move || state.ended(id, End::Vanished(reporter))).await;
         if let Ok(Err(error)) = torn_down {
             tracing::error!(sandbox = %id.short(), %error, "cannot tear it down");
         }
     }
 
     /// A sandbox's command has ended: tears down, and tells who waits. Blocks.
-    pub(crate) fn ended(
-        &self,
-        id: SandboxId,
-        code: i32,
-        error: Option<String>,
-    ) -> Result<(), netcore::controller::ControllerError> {
+    pub(crate) fn ended(&self, id: SandboxId, end: End) -> Result<(), ControllerError> {
         let before = self.controller.sandbox(&id.to_string());
-        let ended = self.controller.sandbox_ended(id, code, error);
+        let (code, ended) = match end {
+            End::Reported(code, error) => (code, self.controller.sandbox_ended(id, code, error)),
+            End::Vanished(supervisor) => (KILLED, self.controller.supervisor_gone(id, supervisor)),
+        };
         // Also after a failure: who waits shall hear of the end, the rest is for the next reconciliation.
-        let first = self.watch.ended(id, code);
-        if let (true, Ok(view)) = (first, &before) {
+        let waiting = self.watch.forget(id);
+        if let (Some(_), Ok(view)) = (&waiting, &before) {
             self.bus.sandbox("die", &view.sandbox, &[("exitCode", &code.to_string())]);
             for endpoint in &view.endpoints {
                 let network = self.network_label(endpoint.network);
@@ -170,6 +176,10 @@ impl State {
             if ended.as_ref().is_ok_and(|ended| ended.auto_removed) {
                 self.bus.sandbox("destroy", &view.sandbox, &[]);
             }
+        }
+        if let Some(waiting) = waiting {
+            // Nobody need be waiting.
+            let _ = waiting.send(Some(code));
         }
         ended.map(drop)
     }

@@ -24,6 +24,7 @@ use super::reply::{Json, Refusal};
 use super::version::Version;
 use super::{Result, endpoint, perform};
 use crate::daemon::State;
+use crate::daemon::watch::End;
 
 /// How long `stop` waits before it kills, unless it is told.
 const STOP_TIME: i64 = 10;
@@ -166,7 +167,7 @@ async fn start(
         let started = controller.start_sandbox(&id, process)?;
         // Here and not after the wait: whether or not the client is still there, somebody must notice the end.
         let entered = handle.enter();
-        state.watch_started(started.sandbox.id, supervisor);
+        state.watch_started(started.sandbox.id, process, supervisor);
         drop(entered);
         tell_of_start(state, &started.sandbox);
         Ok(Plumbed::of(started, state))
@@ -206,7 +207,7 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
     let error = Some(fields.text("Error")?).filter(|text| !text.is_empty());
     perform(&state, move |state, controller| {
         let sandbox = controller.sandbox(&id)?.sandbox;
-        state.ended(sandbox.id, code, error)?;
+        state.ended(sandbox.id, End::Reported(code, error))?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
