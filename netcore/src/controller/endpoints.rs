@@ -162,9 +162,9 @@ impl Inner {
             }
             return Err(failed.error.into());
         }
-        claim.keep();
+        let moved = claim.keep();
         self.change_hosts(sandbox, &new, true);
-        new_interfaces(&before, &after).iter().for_each(|veth| self.kernel.announce(veth));
+        new_interfaces(&before, &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         tracing::info!(sandbox = %sandbox.config.name, network = %new.network.name, "connected");
         Ok(endpoint)
     }

@@ -203,8 +203,8 @@ impl Inner {
             }
             return Err(failed.error.into());
         }
-        claim.keep();
-        new_interfaces(&Plan::default(), &after).iter().for_each(|veth| self.kernel.announce(veth));
+        let moved = claim.keep();
+        new_interfaces(&Plan::default(), &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         Ok(())
     }
 
