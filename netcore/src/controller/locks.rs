@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{NetworkId, SandboxId};
+use crate::model::{IfName, NetworkId, SandboxId};
 
 /// What can be taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,8 @@ pub(super) enum Key {
     Network(NetworkId),
     /// A sandbox.
     Sandbox(SandboxId),
+    /// A network's device.
+    Device(IfName),
     /// A namespace that somebody else made.
     Namespace(PathBuf),
 }
