@@ -131,9 +131,14 @@ impl Claim<'_> {
         taken.filter(|(pool, ip)| self.addresses.is_known(pool, *ip)).map(|(_, ip)| ip).collect()
     }
 
-    /// What was got isn't used, but isn't free either: something with these addresses couldn't be removed.
-    pub(super) fn hold(mut self) {
-        self.addresses.hold(std::mem::take(&mut self.taken));
+    /// After a failure. Facts that couldn't be put back have what was got, so it stays taken. If something with these
+    /// addresses couldn't be removed, they aren't used, but aren't free either.
+    pub(super) fn settle(mut self, facts_restored: bool, kernel_restored: bool) {
+        if !facts_restored {
+            self.keep();
+        } else if !kernel_restored {
+            self.addresses.hold(std::mem::take(&mut self.taken));
+        }
     }
 }
 
