@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::model::{EndpointId, IfName, Mac};
+use crate::model::{EndpointId, IfName, Mac, ProcessId};
 
 /// Something in the kernel that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Namespace {
     pub path: PathBuf,
     /// Somebody else made it: it must be there, and stays.
     pub adopted: bool,
+    /// Who lives in it, if that is known: should the file be gone, it is his namespace that is pinned again.
+    pub holder: Option<ProcessId>,
 }
 
 /// An endpoint's pair of interfaces: one on the bridge, one in the sandbox.
@@ -205,7 +207,7 @@ mod tests {
     }
 
     fn namespace(path: &str) -> Object {
-        Object::Namespace(Namespace { path: path.into(), adopted: false })
+        Object::Namespace(Namespace { path: path.into(), adopted: false, holder: None })
     }
 
     #[test]
@@ -214,7 +216,7 @@ mod tests {
             let ipv4 = Some((Ipv4Addr::new(10, 0, 0, 1), "eth0".parse().unwrap()));
             Object::DefaultRoutes(DefaultRoutes { namespace: path.into(), ipv4, ipv6: None })
         };
-        let adopted = Object::Namespace(Namespace { path: "/a".into(), adopted: true });
+        let adopted = Object::Namespace(Namespace { path: "/a".into(), adopted: true, holder: None });
         let before: Plan =
             [namespace("/n"), routes("/n"), adopted.clone(), routes("/a")].into_iter().collect();
         let steps = before.change(&Plan::default());

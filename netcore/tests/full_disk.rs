@@ -11,9 +11,7 @@ use std::path::Path;
 use std::thread;
 
 use lab::ready;
-use netcore::controller::{
-    Class, Config, Controller, ControllerError, NetworkRequest, SandboxConfigRequest,
-};
+use netcore::controller::{Class, Config, Controller, ControllerError, NetworkRequest, SandboxConfigRequest};
 use netcore::firewall::{Backend, BackendChoice};
 use netcore::ipam::SubnetSpec;
 use netcore::model::{EndpointSettings, ProcessId};
@@ -41,7 +39,8 @@ fn all(controller: &Controller, dir: &Path) -> String {
         networks.iter().map(|network| controller.network(network.name.as_str()).unwrap().pools).collect();
     let links = std::process::Command::new("ip").args(["-br", "link"]).output().unwrap();
     let names = |sub: &str| -> Vec<_> {
-        let mut names: Vec<_> = fs::read_dir(dir.join(sub)).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir.join(sub)).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         names
     };
@@ -91,9 +90,7 @@ fn on_a_full_disk_nothing_changes_and_later_all_goes_well() {
             let name = Some("web".into());
             c.create_sandbox(SandboxConfigRequest { name, ..SandboxConfigRequest::default() }).map(drop)
         }),
-        ("connect one that does not run", |c| {
-            c.connect("n", "web", EndpointSettings::default()).map(drop)
-        }),
+        ("connect one that does not run", |c| c.connect("n", "web", EndpointSettings::default()).map(drop)),
         ("start", |c| c.start_sandbox("web", me()).map(drop)),
         ("tell of its process", |c| {
             c.process_started(c.sandbox("web").unwrap().sandbox.id, std::process::id())
@@ -101,9 +98,7 @@ fn on_a_full_disk_nothing_changes_and_later_all_goes_well() {
         ("disconnect", |c| c.disconnect("n", "web", false)),
         ("connect", |c| c.connect("n", "web", EndpointSettings::default()).map(drop)),
         ("rename", |c| c.rename_sandbox("web", "www").map(drop)),
-        ("end", |c| {
-            c.sandbox_ended(c.sandbox("www").unwrap().sandbox.id, 0, None).map(drop)
-        }),
+        ("end", |c| c.sandbox_ended(c.sandbox("www").unwrap().sandbox.id, 0, None).map(drop)),
         ("remove a sandbox", |c| c.remove_sandbox("www").map(drop)),
         ("remove a network", |c| c.remove_network("n").map(drop)),
     ];

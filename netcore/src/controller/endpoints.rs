@@ -27,6 +27,15 @@ impl Controller {
         sandbox: &str,
         settings: EndpointSettings,
     ) -> Result<Option<Endpoint>> {
+        self.repairing(|| self.try_connect(network, sandbox, settings.clone()))
+    }
+
+    fn try_connect(
+        &self,
+        network: &str,
+        sandbox: &str,
+        settings: EndpointSettings,
+    ) -> Result<Option<Endpoint>> {
         let inner = &*self.0;
         let network = inner.resolve_network(network)?;
         let (_guard, known) = inner.take_sandbox(sandbox, Some(network.id))?;
@@ -57,6 +66,10 @@ impl Controller {
     /// # Errors
     /// If there is no such network or sandbox, or they aren't connected.
     pub fn disconnect(&self, network: &str, sandbox: &str, force: bool) -> Result<()> {
+        self.repairing(|| self.try_disconnect(network, sandbox, force))
+    }
+
+    fn try_disconnect(&self, network: &str, sandbox: &str, force: bool) -> Result<()> {
         let inner = &*self.0;
         let reference = network;
         let network = match inner.resolve_network(network) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::addresses::Claim;
-use super::error::{ControllerError, SettingsError};
+use super::error::{ControllerError, SettingsError, file};
 use super::known::{Attach, Known, found};
 use super::plans::{Attachment, candidate, in_order, new_interfaces};
 use super::root::{remove_dir, write};
@@ -35,6 +35,10 @@ impl Controller {
     /// If there is no such sandbox, it runs, or one of its networks, addresses or its target can't be had. All is as
     /// before then.
     pub fn start_sandbox(&self, reference: &str, supervisor: ProcessId) -> Result<Started> {
+        self.repairing(|| self.try_start(reference, supervisor))
+    }
+
+    fn try_start(&self, reference: &str, supervisor: ProcessId) -> Result<Started> {
         let inner = &*self.0;
         let (_guard, known) = inner.take_sandbox(reference, None)?;
         if matches!(known.sandbox.state, SandboxState::Running(_)) {
@@ -267,7 +271,8 @@ impl Inner {
         let names = hosts::own_names(&self.hostname(sandbox), domainname);
         let lines = hosts::lines(attachment.addresses(), &names);
         let change = if there { hosts::with } else { hosts::without };
-        let changed = fs::read_to_string(&path).and_then(|text| fs::write(&path, change(&text, &lines)));
+        let text = fs::read_to_string(&path).map_err(file("read", &path));
+        let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
         if let Err(error) = changed {
             tracing::warn!(path = %path.display(), %error, "a hosts file can't be changed");
         }

@@ -116,7 +116,7 @@ impl World {
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Namespace {
-        Namespace { path: self.pin(name), adopted: false }
+        Namespace { path: self.pin(name), adopted: false, holder: None }
     }
 
     pub(crate) fn veth(&self, sandbox: &str, bridge: &str, addresses: &[&str]) -> Veth {
