@@ -30,7 +30,7 @@ pub enum Object {
     DefaultRoutes(DefaultRoutes),
 }
 
-/// A setting under `/proc/sys`, in the host's namespace.
+/// A setting under `/proc/sys`; as an object of its own, in the host's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
     /// The path below `/proc/sys`, with slashes: `net/ipv4/ip_forward`.
@@ -88,6 +88,8 @@ pub struct Veth {
     pub mtu: Option<u16>,
     /// Whether the port sends back what came from it.
     pub hairpin: bool,
+    /// Settings of the sandbox's end, in the sandbox's namespace.
+    pub sysctls: Vec<Sysctl>,
 }
 
 /// Where a sandbox sends what isn't local. A family without one has no default route.

@@ -4,7 +4,7 @@ use super::error::{ControllerError, SettingsError};
 use super::known::Known;
 use super::plans::{Attachment, in_order, new_interfaces};
 use super::sandboxes::settings_given;
-use super::start::{insert, leases, outside};
+use super::start::{insert, leases, unfit};
 use super::{Controller, Inner, Result};
 use crate::driver;
 use crate::model::{
@@ -121,7 +121,7 @@ impl Known {
             problems.extend(mode.check(&[setting]).err().map(SettingsError::Mode));
         }
         if problems.is_empty() {
-            problems = outside(network, settings);
+            problems = unfit(network, settings);
         }
         if problems.is_empty() { Ok(()) } else { Err(ControllerError::Settings(problems)) }
     }

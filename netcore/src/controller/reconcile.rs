@@ -206,6 +206,7 @@ fn stray(key: Key) -> Object {
             addresses: Vec::new(),
             mtu: None,
             hairpin: false,
+            sysctls: Vec::new(),
         }),
         Key::DefaultRoutes(namespace) => {
             Object::DefaultRoutes(DefaultRoutes { namespace, ipv4: None, ipv6: None })

@@ -118,7 +118,7 @@ impl Inner {
         beside: &[Attachment],
         claim: &mut Claim<'_>,
     ) -> Result<Endpoint> {
-        let problems = outside(network, settings);
+        let problems = unfit(network, settings);
         if !problems.is_empty() {
             return Err(ControllerError::Settings(problems));
         }
@@ -279,10 +279,14 @@ impl Inner {
     }
 }
 
-/// Addresses that are asked for and that the network doesn't have.
-pub(super) fn outside(network: &Network, settings: &EndpointSettings) -> Vec<SettingsError> {
+/// What is asked for and can't be had on the network: addresses that it doesn't have, settings that aren't any.
+pub(super) fn unfit(network: &Network, settings: &EndpointSettings) -> Vec<SettingsError> {
     let asked = settings.ip.map(IpAddr::V4).into_iter().chain(settings.ip6.map(IpAddr::V6));
-    asked.filter(|ip| network.subnet_of(*ip).is_none()).map(SettingsError::Outside).collect()
+    let outside = asked.filter(|ip| network.subnet_of(*ip).is_none()).map(SettingsError::Outside);
+    // Whatever the interface will be called.
+    let any: Option<IfName> = "eth0".parse().ok();
+    let sysctls = any.and_then(|name| settings.interface_sysctls(&name).err()).map(SettingsError::Sysctl);
+    outside.chain(sysctls).collect()
 }
 
 /// The interface that is asked for, or the lowest number that none beside it has.

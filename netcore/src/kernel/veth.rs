@@ -180,6 +180,10 @@ fn inside(
             };
             work.run("set IPv6 of", || path.map_or(Ok(()), |path| set(&path, off)))?;
         }
+        for wanted in &veth.sysctls {
+            let path = sysctl::path(&wanted.key).ok_or_else(|| KernelError::BadSysctl(wanted.key.clone()))?;
+            work.run("set sysctls of", || sysctl::ensure(&path, &wanted.value))?;
+        }
         // Only now: with IPv6 turned off its addresses are gone.
         let addresses = match expected {
             Expected::JustMade => vec![],

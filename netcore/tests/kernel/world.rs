@@ -132,6 +132,7 @@ impl World {
             addresses: addresses.iter().map(|net| net.parse().expect("a net")).collect(),
             mtu: None,
             hairpin: false,
+            sysctls: Vec::new(),
         }
     }
 
