@@ -221,6 +221,9 @@ with_each_backend! {
     many_start_at_once_and_leave_nothing
     all_goes_on_after_the_controller_was_gone
     what_the_administrator_removed_is_in_nobodys_way
+    rules_that_somebody_flushed_come_back_with_the_next_network
+    the_other_backend_takes_over_without_a_trace_of_the_first
+    a_host_without_ipv6_has_networks
 }
 
 fn run(backend: Backend, test: fn(World)) {
@@ -413,4 +416,73 @@ fn what_the_administrator_removed_is_in_nobodys_way(world: World) {
     ["old", "new"].iter().for_each(|name| world.end(name));
     world.run(|controller| ["a", "b"].map(|name| controller.remove_network(name).unwrap()));
     assert_eq!(world.everything(), before);
+}
+
+fn rules_that_somebody_flushed_come_back_with_the_next_network(world: World) {
+    world.network(named("a", "10.1.0.0/24"));
+    world.network(named("b", "10.2.0.0/24"));
+    let before = world.everything();
+    world.host.run("nft flush ruleset", "");
+    world.network(named("c", "10.3.0.0/24"));
+    world.run(|controller| controller.remove_network("c")).unwrap();
+    assert_eq!(world.everything(), before);
+    world.host.run("nft flush ruleset", "");
+    world.run(|controller| controller.remove_network("b")).unwrap();
+    let (a, _) = world.sandbox("a1", "a");
+    let (other, ip) = world.sandbox("other", "bridge");
+    assert!(!a.reaches(&other, &ip));
+}
+
+/// Each switch is one of daemons: the second knows nothing of the first but what that wrote down.
+fn the_other_backend_takes_over_without_a_trace_of_the_first(mut world: World) {
+    world.network(named("a", "10.1.0.0/24"));
+    let (first, first_rules) = (world.backend, world.host.rules(world.backend));
+    let (a, _) = world.sandbox("a1", "a");
+    let (other, ip) = world.sandbox("other", "bridge");
+    let (second, choice) = match first {
+        Backend::Nftables => (Backend::Iptables, BackendChoice::Iptables),
+        Backend::Iptables => (Backend::Nftables, BackendChoice::Nftables),
+    };
+    let first_choice = std::mem::replace(&mut world.config.firewall_backend, choice);
+    world.open();
+    let iptables = world.host.rules(Backend::Iptables);
+    let closed = iptables.matches(":FORWARD DROP").count();
+    match second {
+        // The default network made a router of this host: it is one for nobody else, as before.
+        Backend::Iptables => {
+            assert_eq!(closed, 1, "{iptables}");
+            assert!(!world.host.rules(Backend::Nftables).contains("table inet portmap"));
+        }
+        Backend::Nftables => {
+            assert!(closed == 0 && !iptables.contains("-A PORTMAP"), "{iptables}");
+            assert!(world.host.rules(Backend::Nftables).contains("not ours"));
+        }
+    }
+    assert!(!a.reaches(&other, &ip) && world.host.reaches(&a, "10.1.0.2"));
+    world.config.firewall_backend = first_choice;
+    world.open();
+    let words = |rules: &str| {
+        let mut words: Vec<_> =
+            rules.split_whitespace().map(|word| word.trim_matches(',').to_owned()).collect();
+        words.sort();
+        words
+    };
+    // What is left of the other's are its tables, empty.
+    let left = world.host.rules(first);
+    let ours = |rules: &str| words(rules).into_iter().filter(|word| word.contains("br-")).collect::<Vec<_>>();
+    assert_eq!(ours(&left), ours(&first_rules));
+}
+
+fn a_host_without_ipv6_has_networks(mut world: World) {
+    for which in ["all", "default"] {
+        world.host.sysctl(&format!("net/ipv6/conf/{which}/disable_ipv6"), "1");
+    }
+    world.open();
+    world.network(named("a", "10.1.0.0/24"));
+    let [(a1, _), (a2, a2_ip)] = ["a1", "a2"].map(|name| world.sandbox(name, "a"));
+    assert!(a1.reaches(&a2, &a2_ip));
+    world.run(|controller| controller.connect("bridge", "a1", EndpointSettings::default())).unwrap();
+    world.run(|controller| controller.disconnect("bridge", "a1", false)).unwrap();
+    ["a1", "a2"].iter().for_each(|name| world.end(name));
+    world.run(|controller| controller.remove_network("a")).unwrap();
 }

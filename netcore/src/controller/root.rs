@@ -4,6 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::Result;
 use super::config::Config;
@@ -15,6 +17,10 @@ use crate::model::SandboxId;
 const DATA_MODE: u32 = 0o710;
 /// Users find the socket and the namespaces here.
 const EXEC_MODE: u32 = 0o755;
+
+/// How long the data root may be in use still: by a daemon that is ending, or by a child of its that hasn't yet become
+/// another program, and has all that its parent had.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where everything is.
 #[derive(Debug)]
@@ -107,10 +113,14 @@ fn lock(data: &Path) -> Result<File> {
     let path = data.join("portmap.lock");
     let open = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let lock = open.map_err(file("open", &path))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(ControllerError::Locked(data.to_owned())),
-        Err(TryLockError::Error(error)) => Err(file("lock", &path)(error)),
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PATIENCE / 50),
+            Err(TryLockError::WouldBlock) => return Err(ControllerError::Locked(data.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(file("lock", &path)(error)),
+        }
     }
 }
 

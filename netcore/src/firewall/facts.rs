@@ -150,6 +150,11 @@ impl Facts {
         self.networks.values()
     }
 
+    /// The networks that `other` lacks, or has differently.
+    pub(super) fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a BridgeNetwork> {
+        self.networks().filter(|network| other.networks.get(&network.bridge) != Some(network))
+    }
+
     /// What becomes of traffic that isn't ours.
     pub const fn foreign(&self, family: Family) -> Foreign {
         match family {

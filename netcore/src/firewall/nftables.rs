@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::facts::{Facts, Family, Foreign};
+use super::facts::{BridgeNetwork, Facts, Family, Foreign};
 
 /// Removes the table, whether it is there or not.
 const REMOVE: &str = "add table inet portmap\ndelete table inet portmap\n";
@@ -147,7 +147,7 @@ pub fn replace(facts: &Facts) -> String {
     text.push_str("\t}\n");
     text.push_str(POSTROUTING);
     text.push_str("}\n");
-    write_elements(&mut text, "add", &elements(facts));
+    write_elements(&mut text, "add", &elements(facts.networks()));
     text
 }
 
@@ -163,7 +163,8 @@ pub fn change(before: &Facts, after: &Facts) -> String {
     if !same_rules || before.is_empty() || after.is_empty() {
         return replace(after);
     }
-    let (old, new) = (elements(before), elements(after));
+    // Of networks that stay as they are nothing is written, so that a change costs what changed.
+    let (old, new) = (elements(before.without(after)), elements(after.without(before)));
     let mut text = String::new();
     write_elements(&mut text, "delete", &minus(&old, &new));
     write_elements(&mut text, "add", &minus(&new, &old));
@@ -175,10 +176,10 @@ pub fn remove() -> String {
     REMOVE.to_owned()
 }
 
-fn elements(facts: &Facts) -> Elements {
+fn elements<'a>(networks: impl Iterator<Item = &'a BridgeNetwork>) -> Elements {
     let mut all = Elements::new();
     let mut add = |set: Set, element: String| all.entry(set).or_default().insert(element);
-    for network in facts.networks() {
+    for network in networks {
         // Safe within quotes: that is what `IfName` is for.
         let bridge = format!("\"{}\"", network.bridge);
         let verdict = if network.icc { "accept" } else { "drop" };

@@ -254,3 +254,42 @@ fn sandboxes_keep_their_gateway_where_the_bridge_has_no_address() {
         assert_eq!(addresses("n", &options, internal), (on_bridge, gateway4, gateway6), "{options:?}");
     }
 }
+
+#[test]
+fn small_subnets_have_what_docker_has_and_ipv6_may_be_alone() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    // A subnet, and how many sandboxes find an address in it.
+    for (subnet, room) in [("10.1.0.0/29", 5), ("10.1.0.0/30", 1), ("10.1.0.0/31", 1), ("10.1.0.0/32", 0)] {
+        let id = controller.create_network(with_subnet("n", subnet)).unwrap().id;
+        let mut started = Vec::new();
+        for number in 0..room {
+            started.push(start(&controller, &format!("s{number}"), "n").sandbox.id);
+        }
+        controller.create_sandbox(sandbox("late", "n")).unwrap();
+        let error = controller.start_sandbox("late", me()).unwrap_err().to_string();
+        let want = format!("no available IPv4 addresses on this network's address pools: n ({id})");
+        assert_eq!(error, format!("failed to set up container networking: {want}"), "{subnet}");
+        for id in started {
+            controller.sandbox_ended(id, 0, None).unwrap();
+        }
+        for view in controller.sandboxes().unwrap() {
+            controller.remove_sandbox(view.sandbox.config.name.as_str()).unwrap();
+        }
+        controller.remove_network("n").unwrap();
+    }
+
+    let six = || NetworkRequest { ipv4: Some(false), ipv6: Some(true), ..named("six") };
+    let network = controller.create_network(six()).unwrap();
+    let [subnet] = &network.subnets[..] else { panic!("{network:?}") };
+    assert!(subnet.subnet.to_string().starts_with("fd") && subnet.subnet.prefix_len() == 64);
+    let view = start(&controller, "web", "six");
+    let endpoint = &view.endpoints[0];
+    assert_eq!((endpoint.ipv4, endpoint.gateway4), (None, None));
+    assert!(endpoint.ipv6.unwrap().addr().segments().ends_with(&[0, 0, 0, 2]));
+    controller.sandbox_ended(view.sandbox.id, 0, None).unwrap();
+    controller.remove_network("six").unwrap();
+    drop(controller);
+    let again = lab.open().create_network(six()).unwrap();
+    assert_eq!(again.subnets[0].subnet, subnet.subnet, "the host's own prefix stays");
+}

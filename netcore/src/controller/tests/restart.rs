@@ -145,3 +145,16 @@ fn an_endpoint_nobody_knows_is_removed_by_force() {
     controller.disconnect("bridge", "ghost", true).unwrap();
     assert_eq!(controller.network("bridge").unwrap().endpoints.len(), 1);
 }
+
+#[test]
+fn a_daemon_that_is_ending_is_waited_for() {
+    let lab = Lab::new();
+    let first = lab.open();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(first);
+        });
+        lab.open();
+    });
+}
