@@ -6,9 +6,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod commands;
+mod connect;
 mod lab;
+mod listing;
 mod modes;
+mod neighbours;
 mod options;
 mod reach;
 mod refusals;
 mod restart;
+mod scarcity;
