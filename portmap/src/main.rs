@@ -26,7 +26,7 @@ const OUR_OWN_FAILURE: u8 = 125;
     name = "portmap",
     version,
     disable_version_flag = true,
-    override_usage = "portmap [OPTIONS] -p SPEC... TARGET",
+    override_usage = "portmap [OPTIONS] -p SPEC... TARGET\n       portmap COMMAND",
     after_long_help = cli::publish::EXAMPLES
 )]
 struct Cli {

@@ -151,20 +151,16 @@ impl Inner {
         let after = self.sandbox_plan(sandbox, &in_order(attached));
         if let Err(failed) = self.carry_out(&before, &after) {
             let (facts, id) = (known.sandbox.clone(), endpoint.id);
-            self.restore(move |tx| {
+            let restored = self.restore(move |tx| {
                 tx.delete_endpoint(id)?;
                 tx.update_sandbox(&facts)
             });
-            if failed.undone {
-                drop(claim)
-            } else {
-                claim.hold()
-            }
+            claim.settle(restored, failed.undone);
             return Err(failed.error.into());
         }
-        claim.keep();
+        let moved = claim.keep();
         self.change_hosts(sandbox, &new, true);
-        new_interfaces(&before, &after).iter().for_each(|veth| self.kernel.announce(veth));
+        new_interfaces(&before, &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         tracing::info!(sandbox = %sandbox.config.name, network = %new.network.name, "connected");
         Ok(endpoint)
     }
@@ -186,11 +182,15 @@ impl Inner {
         let before = self.sandbox_plan(&known.sandbox, &known.attached);
         if let Err(failed) = self.carry_out(&before, &self.sandbox_plan(sandbox, &left)) {
             let (facts, endpoints) = (known.sandbox.clone(), gone);
-            self.restore(move |tx| {
+            let taken: Vec<_> = leases.iter().map(|lease| (lease.pool.clone(), lease.address)).collect();
+            let restored = self.restore(move |tx| {
                 let endpoints: Vec<Endpoint> = endpoints.into_iter().map(|a| a.endpoint).collect();
                 tx.update_sandbox(&facts)?;
                 insert(tx, &endpoints, &leases)
             });
+            if !restored {
+                self.addresses.hold(taken);
+            }
             return Err(failed.error.into());
         }
         leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));

@@ -2,14 +2,14 @@
 //!
 //! An operation takes all that it needs at once and nothing later, so that nobody waits for somebody who waits for him.
 //! What an operation changes it takes for itself; what must merely stay as it is, it shares: hundreds of sandboxes start
-//! on one network side by side, but not while the network is made or removed. Who wants something for himself is not
-//! overtaken by others who share it.
+//! on one network side by side, but not while the network is made or removed. Nobody is overtaken by somebody who would
+//! be in his way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::model::{NetworkId, SandboxId};
+use crate::model::{IfName, NetworkId, SandboxId};
 
 /// What can be taken.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,8 @@ pub(super) enum Key {
     Network(NetworkId),
     /// A sandbox.
     Sandbox(SandboxId),
+    /// A network's device.
+    Device(IfName),
     /// A namespace that somebody else made.
     Namespace(PathBuf),
 }
@@ -36,22 +38,28 @@ pub(super) enum Access {
 /// What an operation takes.
 pub(super) type Wanted = BTreeMap<Key, Access>;
 
-/// All that is taken.
+/// All that is taken, and who waits.
 #[derive(Debug, Default)]
 pub(super) struct Locks(Arc<All>);
 
 #[derive(Debug, Default)]
 struct All {
-    taken: Mutex<HashMap<Key, Taken>>,
+    state: Mutex<State>,
     freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    taken: HashMap<Key, Taken>,
+    /// In the order in which they came.
+    waiting: BTreeMap<u64, Wanted>,
+    arrivals: u64,
 }
 
 #[derive(Debug, Default)]
 struct Taken {
     sharers: usize,
     alone: bool,
-    /// How many wait to have it alone.
-    waiting: usize,
 }
 
 /// Gives back what was taken. It may go to another thread.
@@ -65,16 +73,18 @@ impl Locks {
     /// Waits until all of it can be had. [`Key::All`] is shared unless it is asked for.
     pub(super) fn take(&self, mut wanted: Wanted) -> Guard {
         wanted.entry(Key::All).or_insert(Access::Shared);
-        let mut taken = self.0.taken();
-        if !free(&taken, &wanted) {
-            count_waiting(&mut taken, &wanted, |waiting| *waiting += 1);
-            while !free_for_waiter(&taken, &wanted) {
-                taken = self.0.freed.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.state();
+        let turn = state.arrivals;
+        state.arrivals += 1;
+        if !state.may_go(turn, &wanted) {
+            state.waiting.insert(turn, wanted.clone());
+            while !state.may_go(turn, &wanted) {
+                state = self.0.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            count_waiting(&mut taken, &wanted, |waiting| *waiting -= 1);
+            state.waiting.remove(&turn);
         }
         for (key, access) in &wanted {
-            let entry = taken.entry(key.clone()).or_default();
+            let entry = state.taken.entry(key.clone()).or_default();
             match access {
                 Access::Shared => entry.sharers += 1,
                 Access::Alone => entry.alone = true,
@@ -85,53 +95,45 @@ impl Locks {
 }
 
 impl All {
-    fn taken(&self) -> MutexGuard<'_, HashMap<Key, Taken>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether nothing is in the way of somebody who has just come.
-fn free(taken: &HashMap<Key, Taken>, wanted: &Wanted) -> bool {
-    wanted.iter().all(|(key, access)| match (taken.get(key), access) {
-        (None, _) => true,
-        (Some(held), Access::Shared) => !held.alone && held.waiting == 0,
-        (Some(held), Access::Alone) => !held.alone && held.sharers == 0,
-    })
-}
-
-/// The same for somebody who waits. Who waits to have one thing alone mustn't be kept from another that he shares by a
-/// third who waits for that: of those who wait, each that finds nothing taken may go on.
-fn free_for_waiter(taken: &HashMap<Key, Taken>, wanted: &Wanted) -> bool {
-    let alone = wanted.values().any(|access| *access == Access::Alone);
-    wanted.iter().all(|(key, access)| match (taken.get(key), access) {
-        (None, _) => true,
-        (Some(held), Access::Shared) => !held.alone && (alone || held.waiting == 0),
-        (Some(held), Access::Alone) => !held.alone && held.sharers == 0,
-    })
-}
-
-fn count_waiting(taken: &mut HashMap<Key, Taken>, wanted: &Wanted, count: impl Fn(&mut usize)) {
-    for (key, access) in wanted {
-        if *access == Access::Alone {
-            count(&mut taken.entry(key.clone()).or_default().waiting);
-        }
+impl State {
+    /// Whether nothing is in the way of somebody: neither what is taken, nor what somebody wants who came earlier. Who is
+    /// first in no one's way always goes, and nobody waits for somebody who came later: so everybody's turn comes.
+    fn may_go(&self, turn: u64, wanted: &Wanted) -> bool {
+        let free = wanted.iter().all(|(key, access)| match (self.taken.get(key), access) {
+            (None, _) => true,
+            (Some(held), Access::Shared) => !held.alone,
+            (Some(held), Access::Alone) => !held.alone && held.sharers == 0,
+        });
+        free && self.waiting.range(..turn).all(|(_, earlier)| go_together(earlier, wanted))
     }
+}
+
+fn go_together(one: &Wanted, other: &Wanted) -> bool {
+    one.iter().all(|(key, access)| match other.get(key) {
+        None => true,
+        Some(theirs) => *access == Access::Shared && *theirs == Access::Shared,
+    })
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut taken = self.locks.taken();
+        let mut state = self.locks.state();
         for (key, access) in &self.wanted {
-            let Some(entry) = taken.get_mut(key) else { continue };
+            let Some(entry) = state.taken.get_mut(key) else { continue };
             match access {
                 Access::Shared => entry.sharers -= 1,
                 Access::Alone => entry.alone = false,
             }
-            if !entry.alone && entry.sharers == 0 && entry.waiting == 0 {
-                taken.remove(key);
+            if !entry.alone && entry.sharers == 0 {
+                state.taken.remove(key);
             }
         }
-        drop(taken);
+        drop(state);
         self.locks.freed.notify_all();
     }
 }
@@ -174,7 +176,7 @@ mod tests {
             }
         });
         assert_eq!(most.into_inner(), 1, "any two of three pairs have one in common");
-        assert!(locks.0.taken().is_empty());
+        assert!(locks.0.state().taken.is_empty());
     }
 
     #[test]
@@ -187,15 +189,21 @@ mod tests {
                 let _all = locks.take([(Key::All, Access::Alone)].into());
                 done.fetch_add(1, Ordering::SeqCst);
             });
-            while locks.0.taken().get(&Key::All).is_none_or(|all| all.waiting == 0) {
+            while locks.0.state().waiting.is_empty() {
                 thread::yield_now();
             }
             scope.spawn(|| {
                 let _later = locks.take([(key(1), Access::Shared)].into());
                 assert_eq!(done.load(Ordering::SeqCst), 1);
             });
+            // As each operation: it wants something for itself that nobody has.
+            scope.spawn(|| {
+                let _later = locks.take([(key(2), Access::Alone)].into());
+                assert_eq!(done.load(Ordering::SeqCst), 1);
+            });
+            thread::sleep(Duration::from_millis(20));
             drop(first);
         });
-        assert!(locks.0.taken().is_empty());
+        assert!(locks.0.state().taken.is_empty());
     }
 }

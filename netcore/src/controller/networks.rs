@@ -3,7 +3,7 @@
 use std::sync::TryLockError;
 
 use super::error::ControllerError;
-use super::locks::{Access, Key};
+use super::locks::{Access, Key, Wanted};
 use super::{Controller, Inner, NetworkRequest, NetworkView, Result, host, now};
 use crate::driver::{self, Driver, DriverError};
 use crate::ipam::{
@@ -77,7 +77,7 @@ impl Controller {
         let argument = reference.to_owned();
         let network = inner.store.read(move |tx| tx.resolve_network(&argument))?;
         network.name.check_removable()?;
-        let _guard = inner.locks.take([(Key::Network(network.id), Access::Alone)].into());
+        let _guard = inner.locks.take(alone(&network));
         inner.drop_network(network.id).map_err(|error| match error {
             ControllerError::Store(StoreError::Gone { .. }) => ControllerError::network_not_found(reference),
             other => other,
@@ -98,7 +98,7 @@ impl Controller {
         let candidates = self.networks()?.into_iter().filter(|network| !network.is_predefined());
         let mut removed = Vec::new();
         for network in candidates.filter(|network| wanted(network)) {
-            let _guard = inner.locks.take([(Key::Network(network.id), Access::Alone)].into());
+            let _guard = inner.locks.take(alone(&network));
             match inner.drop_network(network.id) {
                 Ok(network) => removed.push(network),
                 Err(ControllerError::Store(StoreError::NetworkInUse { .. } | StoreError::Gone { .. })) => {}
@@ -165,7 +165,7 @@ impl Inner {
 
     /// Gives a checked network its subnets and makes it true: facts, rules, kernel; or nothing.
     pub(super) fn add_network(&self, mut network: Network, subnets: &[SubnetConfig]) -> Result<Network> {
-        let _guard = self.locks.take([(Key::Network(network.id), Access::Alone)].into());
+        let _guard = self.locks.take(alone(&network));
         let driver = driver::named(&network.driver)?;
         let mut claim = self.addresses.claim();
         if driver.has_addresses() {
@@ -188,7 +188,9 @@ impl Inner {
         self.store.write(move |tx| insert(tx, driver, &facts))?;
         if let Err(error) = self.realize(&Plan::default(), &self.network_plan(&network), &network) {
             let id = network.id;
-            self.restore(move |tx| delete(tx, id).map(drop));
+            if !self.restore(move |tx| delete(tx, id).map(drop)) {
+                claim.keep();
+            }
             return Err(error);
         }
         claim.keep();
@@ -278,31 +280,45 @@ impl Inner {
             }
             done
         });
+        let release = || {
+            let pools = network.subnets.iter().filter_map(|subnet| subnet.pool.as_ref());
+            pools.for_each(|pool| self.addresses.release_pool(pool));
+        };
         if let Err(error) = removed {
             let facts = network.clone();
-            self.restore(move |tx| {
+            let restored = self.restore(move |tx| {
                 tx.insert_network(&facts)?;
                 leases.iter().try_for_each(|lease| tx.insert_lease(lease))
             });
+            if !restored {
+                release();
+            }
             return Err(error);
         }
-        for pool in network.subnets.iter().filter_map(|subnet| subnet.pool.as_ref()) {
-            self.addresses.release_pool(pool);
-        }
+        release();
         tracing::info!(network = %network.name, id = %network.id.short(), "network removed");
         Ok(network)
     }
 
-    /// Puts facts back after a failure. If even that fails, the next start of the daemon finds facts that ask for what
-    /// isn't there, and makes it.
+    /// Puts facts back after a failure. Whether they are: if even that fails, the facts count that there are, for the
+    /// addresses in memory too, and the next reconciliation leads the kernel to them.
     pub(super) fn restore(
         &self,
         facts: impl FnOnce(&WriteTx<'_>) -> Result<(), StoreError> + Send + 'static,
-    ) {
-        if let Err(error) = self.store.write(facts) {
+    ) -> bool {
+        let restored = self.store.write(facts);
+        if let Err(error) = &restored {
             tracing::error!(%error, "facts can't be put back after a failure");
         }
+        restored.is_ok()
     }
+}
+
+/// What an operation takes that makes or removes a network. Its device, too: another network may want one of that name.
+fn alone(network: &Network) -> Wanted {
+    let device = driver::named(&network.driver).ok().and_then(|driver| driver.device(network));
+    let keys = device.map(Key::Device).into_iter().chain([Key::Network(network.id)]);
+    keys.map(|key| (key, Access::Alone)).collect()
 }
 
 /// Adds a network's facts, if it goes with the others.

@@ -76,12 +76,12 @@ impl Controller {
             root,
             config,
         };
-        let ended = inner.end_stale()?;
+        inner.end_stale()?;
         inner.restore_addresses()?;
         inner.predefined(Predefined::Host)?;
         inner.predefined(Predefined::None)?;
         // What is left of the ended ones goes before their addresses are given to anybody.
-        match inner.make_true(&ended) {
+        match inner.make_true() {
             Err(ControllerError::Kernel(_)) => {} // logged; other networks go on
             made => made?,
         }

@@ -92,14 +92,15 @@ pub(super) fn of_network(network: &Network, host: HostSettings) -> Plan {
     objects.into_iter().flatten().collect()
 }
 
-/// Interfaces that `after` has and `before` doesn't.
-pub(super) fn new_interfaces(before: &Plan, after: &Plan) -> Vec<Veth> {
+/// The interfaces that a change makes and whose address is one of these.
+pub(super) fn new_interfaces(before: &Plan, after: &Plan, known: &[IpAddr]) -> Vec<Veth> {
     let steps = before.change(after).into_iter();
     let veth = |step| match step {
         Step::Ensure(Object::Veth(veth)) => Some(veth),
         _ => None,
     };
-    steps.filter_map(veth).collect()
+    let is_known = |veth: &Veth| veth.addresses.iter().any(|net| known.contains(&net.addr()));
+    steps.filter_map(veth).filter(is_known).collect()
 }
 
 impl Inner {

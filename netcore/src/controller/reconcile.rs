@@ -14,7 +14,7 @@ use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
-use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxState};
+use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState};
 use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
 use crate::store::{ReadTx, StoreError, WriteTx};
 
@@ -23,6 +23,14 @@ const LOST_WITH_BOOT: i32 = 255;
 
 /// A sandbox that runs, and where it is.
 type Lives = (Sandbox, Vec<Attachment>);
+
+/// What all is made from.
+struct Facts {
+    networks: Vec<Network>,
+    running: Vec<Lives>,
+    /// All sandboxes.
+    known: BTreeSet<SandboxId>,
+}
 
 /// A sandbox that was ended because its process was gone.
 pub(super) struct Stale {
@@ -39,7 +47,7 @@ impl Controller {
         let inner = &*self.0;
         let _guard = inner.locks.take([(Lock::All, Access::Alone)].into());
         let ended = inner.end_stale()?;
-        let made = inner.make_true(&ended);
+        let made = inner.make_true();
         for stale in ended {
             inner.forget_run(&stale.sandbox, stale.leases, made.is_ok());
         }
@@ -71,8 +79,8 @@ impl Inner {
 
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
     /// [`ControllerError::Kernel`]; any other error means that nothing was made.
-    pub(super) fn make_true(&self, ended: &[Stale]) -> Result<()> {
-        let (networks, sandboxes) = self.store.read(facts)?;
+    pub(super) fn make_true(&self) -> Result<()> {
+        let Facts { networks, running: sandboxes, known } = self.store.read(facts)?;
         let mut first = Ok(());
         let mut note = |done: Result<()>| {
             if let Err(error) = done {
@@ -98,7 +106,7 @@ impl Inner {
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }
-        self.remove_runs(&sandboxes, ended);
+        self.remove_files(&sandboxes, &known);
         first
     }
 
@@ -118,25 +126,25 @@ impl Inner {
         Ok(first?)
     }
 
-    /// Removes the files of runs that are over.
-    fn remove_runs(&self, running: &[Lives], ended: &[Stale]) {
+    /// Removes the files of runs that are over, and of sandboxes that are gone.
+    fn remove_files(&self, running: &[Lives], known: &BTreeSet<SandboxId>) {
         let kept: BTreeSet<PathBuf> = running.iter().map(|(sandbox, _)| self.root.run(sandbox.id)).collect();
         self.root.runs().iter().filter(|path| !kept.contains(*path)).for_each(|path| remove_dir(path));
-        let removed = ended.iter().filter(|stale| stale.sandbox.config.auto_remove);
-        removed.for_each(|stale| remove_dir(&self.root.kept(stale.sandbox.id)));
+        let gone = self.root.all_kept().into_iter().filter(|id| !known.contains(id));
+        gone.for_each(|id| remove_dir(&self.root.kept(id)));
     }
 }
 
-/// All networks, and the sandboxes that run.
-fn facts(tx: &ReadTx<'_>) -> Result<(Vec<Network>, Vec<Lives>)> {
-    let running = |sandbox: &Sandbox| matches!(sandbox.state, SandboxState::Running(_));
-    let running = tx.sandboxes()?.into_iter().filter(running);
+fn facts(tx: &ReadTx<'_>) -> Result<Facts> {
+    let all = tx.sandboxes()?;
+    let known = all.iter().map(|sandbox| sandbox.id).collect();
+    let running = all.into_iter().filter(|sandbox| matches!(sandbox.state, SandboxState::Running(_)));
     let with_endpoints = |sandbox: Sandbox| -> Result<_, StoreError> {
         let attached = attached(tx, &sandbox)?;
         Ok((sandbox, attached))
     };
-    let sandboxes = running.map(with_endpoints).collect::<Result<Vec<_>, StoreError>>()?;
-    Ok((tx.networks()?, sandboxes))
+    let running = running.map(with_endpoints).collect::<Result<Vec<_>, StoreError>>()?;
+    Ok(Facts { networks: tx.networks()?, running, known })
 }
 
 /// Whether somebody looks after a sandbox still: its supervisor, who tells its end, or without one its process.

@@ -89,6 +89,12 @@ impl Root {
         make_dir(&self.run(sandbox), EXEC_MODE)
     }
 
+    /// Whose directories there are of those that outlive a run.
+    pub(super) fn all_kept(&self) -> Vec<SandboxId> {
+        let entries = fs::read_dir(self.data.join("sandboxes")).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// Directories of runs that may be over.
     pub(super) fn runs(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.exec.join("sandboxes"));
@@ -121,6 +127,13 @@ pub(super) fn remove_dir(path: &Path) {
         }
         _ => {}
     }
+}
+
+/// Replaces a file: there is always the old one or the new one.
+pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    write(&new, text)?;
+    fs::rename(&new, path).map_err(file("write", path))
 }
 
 /// Writes a file in place: it may be mounted somewhere.

@@ -53,7 +53,7 @@ impl Rules {
             let family = |on, name| if on { name } else { "" };
             let text =
                 format!("{}{}{}\n", routed.boot, family(routed.v4, " ipv4"), family(routed.v6, " ipv6"));
-            root::write(&routed.path, &text)?;
+            root::replace(&routed.path, &text)?;
             self.routed = routed;
         }
         Ok(())

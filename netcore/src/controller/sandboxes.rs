@@ -50,6 +50,8 @@ impl Controller {
             process: request.process.clone(),
             auto_remove: request.auto_remove,
         };
+        // Until it is among the facts, its directory would be taken for a leftover.
+        let _guard = inner.locks.take([(Key::Sandbox(id), Access::Alone)].into());
         inner.root.make_kept(id)?;
         let made = inner.insert_sandbox(id, given, config);
         match &made {

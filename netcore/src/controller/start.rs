@@ -192,19 +192,15 @@ impl Inner {
         let after = self.sandbox_plan(sandbox, attached);
         if let Err(failed) = self.carry_out(&Plan::default(), &after) {
             let (facts, endpoints) = (known.sandbox.clone(), endpoints_ids(attached));
-            self.restore(move |tx| {
+            let restored = self.restore(move |tx| {
                 endpoints.iter().try_for_each(|id| tx.delete_endpoint(*id))?;
                 tx.update_sandbox(&facts)
             });
-            if failed.undone {
-                drop(claim)
-            } else {
-                claim.hold()
-            }
+            claim.settle(restored, failed.undone);
             return Err(failed.error.into());
         }
-        claim.keep();
-        new_interfaces(&Plan::default(), &after).iter().for_each(|veth| self.kernel.announce(veth));
+        let moved = claim.keep();
+        new_interfaces(&Plan::default(), &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         Ok(())
     }
 

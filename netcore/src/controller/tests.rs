@@ -1,5 +1,6 @@
 //! The controller with a kernel and firewall tools that are none.
 
+mod facts;
 mod flags;
 mod lab;
 mod networks;

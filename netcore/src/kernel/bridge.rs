@@ -3,12 +3,15 @@
 //! A bridge that we make has our alias, and all of it is ours: it gets exactly the addresses it should have, and goes when
 //! nobody needs it. A bridge without our alias is somebody else's, whatever the plan thinks: it gets what it lacks and
 //! keeps what it has.
+//!
+//! The kernel takes no alias for a bridge that it is about to make, but an interface group. Ours begins in one that nobody
+//! else would choose, until it has its alias: so what a crash in between leaves is known for ours.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::InfoKind;
+use netlink_packet_route::link::{InfoKind, LinkAttribute};
 use nix::errno::Errno;
 use rtnetlink::{LinkBridge, LinkMessageBuilder};
 
@@ -28,7 +31,7 @@ pub(super) fn ensure(kernel: &HostKernel, bridge: &Bridge) -> Result<(), KernelE
     let found = work.run("find", || link::find(&mut kernel.socket(), &bridge.name))?;
     match found {
         Some(link) if link.kind != Kind::Bridge => Err(KernelError::NotABridge(bridge.name.clone())),
-        Some(link) => adjust(&work, bridge, &link, false),
+        Some(link) => adjust(&work, bridge, &link, is_half_made(kernel, &link)),
         None => create(&work, bridge),
     }
 }
@@ -53,15 +56,32 @@ pub(super) fn gone(outcome: Result<(), Refusal>) -> Result<(), Refusal> {
 }
 
 fn is_ours(kernel: &HostKernel, link: &Link) -> bool {
-    link.alias.as_deref().is_some_and(|alias| alias.starts_with(&kernel.alias_prefix()))
+    match link.alias.as_deref() {
+        Some(alias) => alias.starts_with(&kernel.alias_prefix()),
+        None => is_half_made(kernel, link),
+    }
+}
+
+/// Whether it is one of ours that hasn't got its alias yet.
+pub(super) fn is_half_made(kernel: &HostKernel, link: &Link) -> bool {
+    let unmarked = link.kind == Kind::Bridge && link.alias.is_none();
+    unmarked && link.group == first_group(&kernel.alias_prefix(), &link.name)
+}
+
+/// The group of a bridge until it has its alias: a number out of that (FNV-1a), but not 0, in which everything is.
+fn first_group(prefix: &str, name: &str) -> u32 {
+    let bytes = prefix.bytes().chain(name.bytes());
+    bytes.fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)) | 1
 }
 
 fn create(work: &Work<'_>, bridge: &Bridge) -> Result<(), KernelError> {
     let kernel = work.kernel;
-    let message = RouteNetlinkMessage::NewLink(LinkBridge::new(bridge.name.as_str()).build());
-    work.run("create", || kernel.socket().batch(vec![Request::create(message)]))?;
+    let group = first_group(&kernel.alias_prefix(), bridge.name.as_str());
+    let message =
+        LinkBridge::new(bridge.name.as_str()).append_extra_attribute(LinkAttribute::Group(group)).build();
+    let request = Request::create(RouteNetlinkMessage::NewLink(message));
+    work.run("create", || kernel.socket().batch(vec![request]))?;
     // The alias follows under the number of what was made here: under its name it could hit what somebody else made.
-    // A crash in between leaves a bridge that counts as somebody else's: it serves, and isn't removed.
     let mut made = None;
     let done = work.run("find", || link::find(&mut kernel.socket(), &bridge.name)).and_then(|link| {
         let link = made.insert(link.ok_or_else(|| work.failed("find", Errno::ENODEV.into()))?);
@@ -115,8 +135,10 @@ fn settings(kernel: &HostKernel, bridge: &Bridge, link: &Link, ours: bool, fresh
     let mut differs = false;
     if fresh {
         // Its own random address, set: one that isn't set follows the ports.
-        message =
-            message.alias(format!("{}{}", kernel.alias_prefix(), bridge.name)).address(link.mac.clone());
+        message = message
+            .alias(format!("{}{}", kernel.alias_prefix(), bridge.name))
+            .address(link.mac.clone())
+            .append_extra_attribute(LinkAttribute::Group(0));
         differs = true;
     }
     if let Some(mtu) = bridge.mtu.map(u32::from).filter(|mtu| *mtu != link.mtu) {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
+use nix::errno::Errno;
 
 use super::announce::Announcer;
 use super::error::Refusal;
@@ -159,8 +160,12 @@ impl Kernel for HostKernel {
     fn link(&self, name: &IfName) -> Result<Option<LinkFacts>, KernelError> {
         let work = self.work(format!("interface {name}"));
         let Some(link) = work.run("find", || link::find(&mut self.socket(), name))? else { return Ok(None) };
-        let addresses =
-            work.run("list the addresses of", || address::list(&mut self.socket(), link.index))?;
+        // It may go between the two questions: then it is as if it hadn't been there for the first.
+        let listed = work.try_run("list the addresses of", || address::list(&mut self.socket(), link.index));
+        let addresses = match listed {
+            Err(refusal) if refusal.is(Errno::ENODEV) => return Ok(None),
+            listed => listed.map_err(|refusal| work.failed("list the addresses of", refusal))?,
+        };
         let bridge = link.kind == Kind::Bridge;
         Ok(Some(LinkFacts { bridge, addresses, mtu: link.mtu, alias: link.alias }))
     }
@@ -169,7 +174,8 @@ impl Kernel for HostKernel {
         let (prefix, mut keys) = (alias_prefix(marker), Vec::new());
         let work = self.work("the host's interfaces".to_owned());
         for link in work.run("list", || link::list(&mut self.socket()))? {
-            let marked = link.alias.is_some_and(|alias| alias.starts_with(&prefix));
+            let half_made = marker == self.marker && bridge::is_half_made(self, &link);
+            let marked = half_made || link.alias.is_some_and(|alias| alias.starts_with(&prefix));
             let Some(name) = link.name.parse::<IfName>().ok().filter(|_| marked) else { continue };
             match link.kind {
                 Kind::Bridge => keys.push(Key::Bridge(name)),

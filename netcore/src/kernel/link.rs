@@ -24,6 +24,8 @@ pub(super) struct Link {
     pub(super) mtu: u32,
     pub(super) mac: Vec<u8>,
     pub(super) up: bool,
+    /// The group that it was put in.
+    pub(super) group: u32,
     /// The bridge it is a port of.
     pub(super) master: Option<u32>,
     /// A veth's other end, by its number in its own namespace.
@@ -90,6 +92,7 @@ fn read(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Address(address) => link.mac = address,
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::Link(index) => link.peer = Some(index),

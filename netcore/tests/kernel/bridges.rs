@@ -1,7 +1,8 @@
 //! Bridges, and what else of the host is made or asked for.
 
-use netcore::kernel::{Kernel, KernelError};
-use netcore::plan::{Bridge, Key, Sysctl};
+use netcore::kernel::{HostKernel, Kernel, KernelError, Operation};
+use netcore::plan::{Bridge, Key, Object, Step, Sysctl};
+use nix::sched::{CloneFlags, setns};
 
 use crate::world::{MARKER, World, bridge, name};
 
@@ -166,4 +167,53 @@ fn sysctls_are_the_hosts_from_any_thread() {
     assert_eq!(world.kernel.sysctl("net/ipv4/no_such_thing").unwrap(), None);
     let error = world.try_ensure(Sysctl { key: "../etc/motd".into(), value: "1".into() }).unwrap_err();
     assert!(matches!(error, KernelError::BadSysctl(_)), "{error}");
+}
+
+#[test]
+fn an_interface_that_goes_while_it_is_looked_at_is_gone() {
+    let Some(world) = World::new() else { return };
+    world.host.ip("link add br-y type bridge");
+    let home = world.host.enter(|| std::fs::File::open("/proc/thread-self/ns/net")).unwrap();
+    let gate = move |operation: &Operation<'_>| {
+        if operation.verb == "list the addresses of" {
+            let delete = || {
+                setns(&home, CloneFlags::CLONE_NEWNET).unwrap();
+                std::process::Command::new("ip").args(["link", "del", "br-y"]).status().unwrap()
+            };
+            assert!(std::thread::scope(|scope| scope.spawn(delete).join()).unwrap().success());
+        }
+        Ok(())
+    };
+    let kernel = world.host.enter(|| HostKernel::with_gate(MARKER.to_owned(), gate)).unwrap();
+    assert_eq!(kernel.link(&name("br-y")).unwrap(), None);
+}
+
+#[test]
+fn a_bridge_that_a_crash_left_without_its_mark_is_ours_and_anybody_elses_is_not() {
+    let Some(world) = World::new() else { return };
+    let wanted = bridge("br-x", &["10.1.0.1/16"]);
+    // The one who makes it ends between making and marking.
+    let crash = std::panic::AssertUnwindSafe(|| {
+        let gate = |operation: &Operation<'_>| {
+            assert_ne!(operation.verb, "configure", "on purpose");
+            Ok(())
+        };
+        let kernel = world.host.enter(|| HostKernel::with_gate(MARKER.to_owned(), gate)).unwrap();
+        kernel.apply(&Step::Ensure(Object::Bridge(wanted.clone())))
+    });
+    assert!(std::panic::catch_unwind(crash).is_err());
+    assert_eq!(world.kernel.ours(MARKER, &world.pins()).unwrap(), [Key::Bridge(name("br-x"))]);
+    assert_eq!(world.kernel.ours("other", &world.pins()).unwrap(), []);
+    world.ensure(wanted.clone());
+    let facts = world.kernel.link(&name("br-x")).unwrap().unwrap();
+    assert_eq!(facts.alias.as_deref(), Some("portmap:test:br-x"));
+    assert!(world.state().contains("group default") && world.is_settled(wanted.clone()));
+    world.remove(wanted.clone());
+    assert_eq!(world.kernel.link(&name("br-x")).unwrap(), None);
+
+    world.host.ip("link add br-x type bridge");
+    world.ensure(wanted.clone());
+    assert_eq!(world.kernel.link(&name("br-x")).unwrap().unwrap().alias, None);
+    world.remove(wanted);
+    assert!(world.kernel.link(&name("br-x")).unwrap().is_some());
 }

@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) announced: Vec<IfName>,
     /// How many steps go well before one fails.
     pub(super) fail_after: Option<usize>,
+    /// What happens just before it fails.
+    pub(super) sabotage: Option<Box<dyn FnOnce() + Send>>,
     /// Whether the firewall's tools fail.
     pub(super) tools_fail: bool,
     /// Inputs of the tools.
@@ -53,6 +55,9 @@ impl State {
         match self.fail_after.as_mut() {
             Some(0) => {
                 self.fail_after = None;
+                if let Some(sabotage) = self.sabotage.take() {
+                    sabotage();
+                }
                 false
             }
             Some(left) => {
