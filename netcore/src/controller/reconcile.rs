@@ -14,7 +14,9 @@ use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
-use crate::model::{EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState};
+use crate::model::{
+    EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState,
+};
 use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
 use crate::store::{ReadTx, StoreError, WriteTx};
 

@@ -147,3 +147,32 @@ fn a_prefix_must_mean_one() {
     }
     assert_eq!(lab.ok(&["ps", "-aq"]), "");
 }
+
+#[test]
+fn the_courses_templates_work() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    lab.ok(&["network", "create", "--subnet", "172.22.0.0/16", "local_bridge"]);
+    for name in ["elegant_roentgen", "big_bhabha"] {
+        lab.ok(&["run", "-d", "--name", name, "--net=local_bridge", "--", "sleep", "infinity"]);
+    }
+    let show = |template: &str| lab.ok(&["network", "inspect", "-f", template, "local_bridge"]);
+    assert_eq!(show("{{(index .IPAM.Config 0).Subnet}}"), "172.22.0.0/16");
+    // In the order of their ids, which are random.
+    let sorted = |text: &str| {
+        let mut parts: Vec<String> = text.split("    ").map(|part| part.trim().to_owned()).collect();
+        parts.sort();
+        parts
+    };
+    let shown = show("{{range $c := .Containers}}{{$.Name}} -> {{$c.IPv4Address}}    {{end}}");
+    assert_eq!(
+        sorted(&shown),
+        sorted("local_bridge -> 172.22.0.2/16    local_bridge -> 172.22.0.3/16"),
+        "{shown}"
+    );
+    let shown = show("{{range $c := .Containers}}{{$c.Name}} -> {{$c.IPv4Address}}    {{end}}");
+    assert_eq!(
+        sorted(&shown),
+        sorted("elegant_roentgen -> 172.22.0.2/16    big_bhabha -> 172.22.0.3/16"),
+        "{shown}"
+    );
+}

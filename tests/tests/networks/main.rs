@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod addressing;
 mod commands;
 mod connect;
 mod lab;
