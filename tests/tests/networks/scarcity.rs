@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use e2e::daemon::Home;
 use e2e::lab::Host;
 use e2e::proc::Proc;
-use e2e::{bin, wait};
+use e2e::{bin, need, wait};
 
 use super::lab::{Lab, connects};
 
@@ -136,4 +136,50 @@ fn daemons_on_two_hosts_know_nothing_of_each_other() {
     let url = other.home.url();
     assert_eq!(one.ok(&["-H", &url, "ps", "--format", "{{.Names}}"]), "web");
     assert_eq!(one.ok(&["ps", "-aq"]), "");
+}
+
+/// A home whose processes can't run these tools.
+fn home_without(host: &Host, tools: &[&str]) -> Option<Home> {
+    let home = Home::new(host)?;
+    for tool in tools {
+        let path = std::fs::canonicalize(need::program(tool)?).unwrap();
+        home.run("mount", &["--bind", "/dev/null", path.to_str().unwrap()]).ok();
+    }
+    Some(home)
+}
+
+#[test]
+fn one_kind_of_firewall_is_enough_and_none_is_refused() {
+    const LEGACY: [&str; 4] = ["iptables", "iptables-save", "iptables-restore", "ip6tables-restore"];
+    for missing in [&["nft"][..], &LEGACY] {
+        let Some(host) = Host::new("host") else { return };
+        let Some(home) = home_without(&host, missing) else { return };
+        let _daemon = home.daemon(&[]);
+        home.portmap(&["run", "--rm", "--", "true"]).ok();
+    }
+    let Some(host) = Host::new("host") else { return };
+    let all = [&["nft"][..], &LEGACY].concat();
+    let Some(home) = home_without(&host, &all) else { return };
+    let mut refused = host.spawn(home.daemon_command(&[]));
+    assert_eq!(refused.code(), 1);
+    let last = refused.stderr().lines().last().unwrap_or_default().to_owned();
+    assert!(last.contains("nft") || last.contains("iptables"), "{last}");
+    assert_eq!(host.ip("-brief link").lines().count(), 1, "nothing is left of a network without its rules");
+    // Who wants no rules needs no tools.
+    let _daemon = home.daemon(&["--iptables=false"]);
+    home.portmap(&["run", "--rm", "--", "true"]).ok();
+}
+
+#[test]
+fn what_the_host_forbids_is_said_once_and_leaves_nothing() {
+    let Some(host) = Host::new("host") else { return };
+    let Some(home) = Home::new(&host) else { return };
+    home.run("mount", &["--bind", "/proc/sys", "/proc/sys"]).ok();
+    home.run("mount", &["-o", "remount,bind,ro", "/proc/sys"]).ok();
+    let mut refused = host.spawn(home.daemon_command(&[]));
+    assert_eq!(refused.code(), 1);
+    let said = refused.stderr();
+    assert!(said.contains("cannot set sysctl net/ipv4/ip_forward: Read-only file system"), "{said}");
+    assert_eq!(host.ip("-brief link").lines().count(), 1);
+    assert!(!host.run("nft", &["list", "ruleset"]).contains("portmap0"));
 }
