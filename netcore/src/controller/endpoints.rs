@@ -41,7 +41,6 @@ impl Controller {
         }
         let mut sandbox = known.sandbox.clone();
         if known.wanted_on(network.id).next().is_none() {
-            keep_mode(&mut sandbox);
             sandbox.config.networks.insert(network.name.to_string(), settings.clone());
         }
         if running {
@@ -111,14 +110,6 @@ impl Known {
             problems = outside(network, settings);
         }
         if problems.is_empty() { Ok(()) } else { Err(ControllerError::Settings(problems)) }
-    }
-}
-
-/// A sandbox that was to be on the network of its mode without having been told more is on it still when others come.
-fn keep_mode(sandbox: &mut Sandbox) {
-    let config = &mut sandbox.config;
-    if config.networks.is_empty() && !config.mode.is_shared() {
-        config.networks.insert(config.mode.to_string(), EndpointSettings::default());
     }
 }
 

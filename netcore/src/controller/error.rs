@@ -148,6 +148,15 @@ pub enum ControllerError {
     /// Another daemon has the data root.
     #[error("{} is in use by another portmap daemon: stop it, or choose another --data-root", .0.display())]
     Locked(PathBuf),
+    /// Another daemon has the network namespace: its process, or 0 if that isn't to be seen from here.
+    #[error(
+        "another portmap daemon{} has the networks of this host: stop it, or start this one in a network namespace of its own",
+        if *.0 > 0 { format!(" (process {})", .0) } else { String::new() }
+    )]
+    HomeTaken(i32),
+    /// The network namespace can't be taken.
+    #[error("cannot take the networks of this host: {0}")]
+    Home(io::Error),
     /// A file or directory.
     #[error("cannot {verb} {}: {source}", path.display())]
     File {
@@ -207,8 +216,10 @@ impl ControllerError {
             Self::Start(cause) | Self::Rename(cause) => cause.class(),
             Self::AlreadyRunning(_) => Class::NotModified,
             Self::NotConnected { .. } => Class::Invalid,
-            Self::Locked(_) => Class::Unavailable,
-            Self::Kernel(_) | Self::Firewall(_) | Self::Rules(_) | Self::File { .. } => Class::Internal,
+            Self::Locked(_) | Self::HomeTaken(_) => Class::Unavailable,
+            Self::Kernel(_) | Self::Firewall(_) | Self::Rules(_) | Self::File { .. } | Self::Home(_) => {
+                Class::Internal
+            }
         }
     }
 

@@ -107,14 +107,10 @@ impl Inner {
     }
 }
 
-/// The networks of a sandbox's configuration. One that has left all is on that of its mode again when it starts.
+/// The networks of a sandbox's configuration.
 fn networks_of(sandbox: &Sandbox) -> Vec<(String, EndpointSettings)> {
-    let config = &sandbox.config;
-    match &config.mode {
-        NetworkMode::Container(_) => Vec::new(),
-        mode if config.networks.is_empty() => vec![(mode.to_string(), EndpointSettings::default())],
-        _ => config.networks.iter().map(|(key, settings)| (key.clone(), settings.clone())).collect(),
-    }
+    let networks = sandbox.config.networks.iter();
+    networks.map(|(key, settings)| (key.clone(), settings.clone())).collect()
 }
 
 /// The endpoints of a sandbox with their networks, in the order in which they count.

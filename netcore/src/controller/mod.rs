@@ -19,6 +19,7 @@ mod config;
 mod default_bridge;
 mod endpoints;
 mod error;
+mod home;
 mod host;
 mod known;
 mod locks;
@@ -66,8 +67,10 @@ struct Inner {
     random: host::Random,
     /// Held while networks are pruned.
     pruning: Mutex<()>,
-    /// Dropped last: until then no other daemon may come.
+    /// Dropped last, as the next: until then no other daemon may come.
     root: root::Root,
+    /// None in tests without a kernel.
+    _home: Option<home::Home>,
 }
 
 impl fmt::Debug for Controller {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use super::addresses::Addresses;
 use super::error::ControllerError;
+use super::home::{self, Home};
 use super::rules::Rules;
 use super::{Config, Controller, Inner, Result, host, locks, root};
 use crate::firewall::{Firewall, HostTools, Tools};
@@ -18,6 +19,8 @@ pub(super) struct Parts {
     pub(super) boot: BootId,
     pub(super) kernel: Box<dyn FnOnce(String) -> Result<Box<dyn Kernel>>>,
     pub(super) tools: Box<dyn Tools + Send>,
+    /// Takes the network namespace. Only when the data root is taken, so that a second daemon there is told of that.
+    pub(super) home: Option<fn() -> Result<Home>>,
 }
 
 impl Controller {
@@ -26,13 +29,18 @@ impl Controller {
     /// and what is missing in the kernel is made, what is left over removed.
     ///
     /// # Errors
-    /// If another daemon has the data root, the facts can't be read, the firewall's rules can't be loaded, or the default
+    /// If another daemon has the data root or the network namespace, the facts can't be read, the firewall's rules can't be loaded, or the default
     /// network can't be as configured. Other networks and sandboxes that can't be made true are logged.
     pub fn open(config: Config) -> Result<Self> {
         let kernel = |marker| Ok(Box::new(HostKernel::new(marker)?) as Box<dyn Kernel>);
         Self::open_with(
             config,
-            Parts { boot: host::boot()?, kernel: Box::new(kernel), tools: Box::new(HostTools) },
+            Parts {
+                boot: host::boot()?,
+                kernel: Box::new(kernel),
+                tools: Box::new(HostTools),
+                home: Some(home::take),
+            },
         )
     }
 
@@ -48,13 +56,19 @@ impl Controller {
         let kernel = |marker| Ok(Box::new(HostKernel::with_gate(marker, gate)?) as Box<dyn Kernel>);
         Self::open_with(
             config,
-            Parts { boot: host::boot()?, kernel: Box::new(kernel), tools: Box::new(HostTools) },
+            Parts {
+                boot: host::boot()?,
+                kernel: Box::new(kernel),
+                tools: Box::new(HostTools),
+                home: Some(home::take),
+            },
         )
     }
 
     pub(super) fn open_with(config: Config, parts: Parts) -> Result<Self> {
         config.check()?;
         let root = root::Root::open(&config)?;
+        let home = parts.home.map(|take| take()).transpose()?;
         let store = Store::open(root.database())?;
         let data = root.data().as_os_str().as_encoded_bytes();
         let marker = format!("{:016x}", host::fingerprint(&[data]));
@@ -74,6 +88,7 @@ impl Controller {
             random: host::Random::open()?,
             pruning: Mutex::new(()),
             root,
+            _home: home,
             config,
         };
         inner.end_stale()?;

@@ -38,7 +38,10 @@ impl Controller {
         let inner = &*self.0;
         let id = SandboxId::from_random(inner.random.bytes()?);
         let given = request.name.as_deref().filter(|name| !name.is_empty()).map(str::parse).transpose()?;
-        let networks = check(&request)?;
+        let mut networks = check(&request)?;
+        if networks.is_empty() && !matches!(request.mode, NetworkMode::Container(_)) {
+            networks.insert(request.mode.to_string(), EndpointSettings::default());
+        }
         let config = |name: SandboxName| SandboxConfig {
             name,
             hostname: request.hostname.clone().filter(|name| !name.is_empty()),

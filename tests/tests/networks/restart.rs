@@ -8,6 +8,18 @@ fn parent(lab: &Lab, pid: &str) -> String {
 }
 
 #[test]
+fn a_host_has_one_daemon() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    let other = e2e::daemon::Home::new(&lab.host).unwrap();
+    let before = lab.host.run("nft", &["list", "ruleset"]);
+    let mut second = lab.host.spawn(other.daemon_command(&[]));
+    assert_eq!(second.code(), 1);
+    let words = "has the networks of this host: stop it, or start this one in a network namespace of its own";
+    assert!(second.stderr().contains(words), "{}", second.stderr());
+    assert_eq!(lab.host.run("nft", &["list", "ruleset"]), before);
+}
+
+#[test]
 fn sandboxes_go_on_without_the_daemon_and_the_next_one_takes_over() {
     let Some(mut lab) = Lab::new(&[]) else { return };
     lab.ok(&["network", "create", "--subnet", "10.10.0.0/24", "one"]);

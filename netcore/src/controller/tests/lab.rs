@@ -207,7 +207,7 @@ impl Lab {
             Ok(Box::new(kernel) as Box<dyn Kernel>)
         };
         let (kernel, tools) = (Box::new(make), Box::new(self.kernel.clone()));
-        Controller::open_with(config, Parts { boot: boot.parse().unwrap(), kernel, tools })
+        Controller::open_with(config, Parts { boot: boot.parse().unwrap(), kernel, tools, home: None })
     }
 
     pub(super) fn snapshot(&self, controller: &Controller) -> Snapshot {

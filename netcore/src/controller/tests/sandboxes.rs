@@ -38,7 +38,7 @@ fn a_sandbox_lives_and_everything_of_it_goes() {
         let state = lab.kernel.state();
         let Object::DefaultRoutes(routes) = &state.objects[&Key::DefaultRoutes(netns)] else { panic!() };
         assert_eq!(routes.ipv4, Some(("172.17.0.1".parse().unwrap(), "eth0".parse().unwrap())));
-        assert_eq!(state.announced.len(), 1);
+        assert_eq!(state.announced.len(), 0, "nobody has had the address before");
     }
     assert_eq!(text(controller.start_sandbox("web", me())).0, 304);
     controller.process_started(created.id, std::process::id()).unwrap();
@@ -73,6 +73,48 @@ fn what_ends_in_the_background_is_waited_for_by_who_needs_it() {
     let id = controller.start_sandbox("web", me()).unwrap().sandbox.id;
     controller.sandbox_ended_in_background(id, 0, None).unwrap();
     controller.remove_network("net").unwrap();
+}
+
+#[test]
+fn an_address_that_somebody_has_had_is_announced() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    for (name, announced) in [("first", 0), ("second", 1), ("third", 2)] {
+        let id = controller.create_sandbox(sandbox(name, "bridge")).unwrap().id;
+        controller.start_sandbox(name, me()).unwrap();
+        assert_eq!(lab.kernel.state().announced.len(), announced, "{name}");
+        controller.sandbox_ended(id, 0, None).unwrap();
+    }
+    // Who had it in an earlier life isn't known.
+    drop(controller);
+    let controller = lab.open();
+    controller.create_sandbox(sandbox("fourth", "bridge")).unwrap();
+    controller.start_sandbox("fourth", me()).unwrap();
+    assert_eq!(lab.kernel.state().announced.len(), 3);
+}
+
+#[test]
+fn who_has_left_all_networks_is_on_none() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    controller.create_network(with_subnet("net", "10.1.0.0/24")).unwrap();
+    let id = controller.create_sandbox(sandbox("web", "net")).unwrap().id;
+    controller.start_sandbox("web", me()).unwrap();
+    controller.disconnect("net", "web", false).unwrap();
+    assert!(controller.sandbox("web").unwrap().sandbox.config.networks.is_empty());
+    controller.sandbox_ended(id, 0, None).unwrap();
+    assert_eq!(
+        text(controller.disconnect("net", "web", false)).1,
+        format!("container {id} is not connected to the network net")
+    );
+    controller.start_sandbox("web", me()).unwrap();
+    assert!(controller.sandbox("web").unwrap().endpoints.is_empty());
+    controller.sandbox_ended(id, 0, None).unwrap();
+    let settings =
+        EndpointSettings { ip: Some("10.1.0.200".parse().unwrap()), ..EndpointSettings::default() };
+    controller.connect("net", "web", settings).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    assert_eq!(address(&controller.sandbox("web").unwrap()), "10.1.0.200/24");
 }
 
 #[test]
