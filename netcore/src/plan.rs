@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::model::{EndpointId, IfName, Mac};
+use crate::model::{EndpointId, IfName, Mac, ProcessId};
 
 /// Something in the kernel that is ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub enum Object {
     DefaultRoutes(DefaultRoutes),
 }
 
-/// A setting under `/proc/sys`, in the host's namespace.
+/// A setting under `/proc/sys`; as an object of its own, in the host's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
     /// The path below `/proc/sys`, with slashes: `net/ipv4/ip_forward`.
@@ -63,6 +63,8 @@ pub struct Namespace {
     pub path: PathBuf,
     /// Somebody else made it: it must be there, and stays.
     pub adopted: bool,
+    /// Who lives in it, if that is known: should the file be gone, it is his namespace that is pinned again.
+    pub holder: Option<ProcessId>,
 }
 
 /// An endpoint's pair of interfaces: one on the bridge, one in the sandbox.
@@ -86,6 +88,8 @@ pub struct Veth {
     pub mtu: Option<u16>,
     /// Whether the port sends back what came from it.
     pub hairpin: bool,
+    /// Settings of the sandbox's end, in the sandbox's namespace.
+    pub sysctls: Vec<Sysctl>,
 }
 
 /// Where a sandbox sends what isn't local. A family without one has no default route.
@@ -205,7 +209,7 @@ mod tests {
     }
 
     fn namespace(path: &str) -> Object {
-        Object::Namespace(Namespace { path: path.into(), adopted: false })
+        Object::Namespace(Namespace { path: path.into(), adopted: false, holder: None })
     }
 
     #[test]
@@ -214,7 +218,7 @@ mod tests {
             let ipv4 = Some((Ipv4Addr::new(10, 0, 0, 1), "eth0".parse().unwrap()));
             Object::DefaultRoutes(DefaultRoutes { namespace: path.into(), ipv4, ipv6: None })
         };
-        let adopted = Object::Namespace(Namespace { path: "/a".into(), adopted: true });
+        let adopted = Object::Namespace(Namespace { path: "/a".into(), adopted: true, holder: None });
         let before: Plan =
             [namespace("/n"), routes("/n"), adopted.clone(), routes("/a")].into_iter().collect();
         let steps = before.change(&Plan::default());

@@ -9,6 +9,7 @@ mod lab;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -219,6 +220,7 @@ with_each_backend! {
     nothing_is_left_of_what_cannot_be_made
     many_start_at_once_and_leave_nothing
     all_goes_on_after_the_controller_was_gone
+    what_the_administrator_removed_is_in_nobodys_way
 }
 
 fn run(backend: Backend, test: fn(World)) {
@@ -256,7 +258,7 @@ fn an_internal_network_has_no_way_out(world: World) {
 }
 
 fn without_icc_neighbours_are_apart(world: World) {
-    if !std::path::Path::new("/proc/sys/net/bridge").exists() {
+    if !Path::new("/proc/sys/net/bridge").exists() {
         missing("needs br_netfilter");
         return;
     }
@@ -352,4 +354,63 @@ fn all_goes_on_after_the_controller_was_gone(mut world: World) {
     world.run(Controller::reconcile).unwrap();
     assert_eq!(world.everything(), before);
     ["a1", "a2"].iter().for_each(|name| world.end(name));
+}
+
+/// A process in a sandbox, as its command is, with somebody who looks after it.
+fn resident(world: &World, name: &str) -> std::process::Child {
+    let id = world.run(|controller| controller.sandbox(name).unwrap().sandbox.id);
+    let netns = world.config.exec_root.join("netns").join(id.short());
+    let mut sleep = std::process::Command::new("sleep");
+    let child = Host::at(&netns).enter(|| sleep.arg("60").spawn()).unwrap();
+    world.run(|controller| controller.process_started(id, child.id())).unwrap();
+    child
+}
+
+fn what_the_administrator_removed_is_in_nobodys_way(world: World) {
+    let before = world.everything();
+    world.network(named("a", "10.1.0.0/24"));
+    world.network(named("b", "10.2.0.0/24"));
+    let (_, old_ip) = world.sandbox("old", "a");
+    let mut command = resident(&world, "old");
+    let of_old = Host::at(Path::new(&format!("/proc/{}/ns/net", command.id())));
+    let bridge = |name: &str| {
+        format!("br-{}", world.run(|controller| controller.network(name).unwrap().network.id.short()))
+    };
+
+    // A bridge: who starts, and who connects, finds it and everybody on it again.
+    world.host.ip(&format!("link del {}", bridge("a")));
+    let (new, _) = world.sandbox("new", "a");
+    assert!(new.reaches(&of_old, &old_ip));
+    world.host.ip(&format!("link del {}", bridge("b")));
+    world.run(|controller| controller.connect("b", "old", EndpointSettings::default())).unwrap();
+
+    // The pin of a namespace in which somebody lives.
+    let id = world.run(|controller| controller.sandbox("old").unwrap().sandbox.id);
+    let pin = world.config.exec_root.join("netns").join(id.short());
+    let unpin = || {
+        // Not there: the last operation didn't need it.
+        let _ = nix::mount::umount2(&pin, nix::mount::MntFlags::MNT_DETACH);
+        let _ = fs::remove_file(&pin);
+        assert!(!pin.exists());
+    };
+    unpin();
+    world.run(|controller| controller.disconnect("b", "old", false)).unwrap();
+    unpin();
+    world.run(|controller| controller.connect("b", "old", EndpointSettings::default())).unwrap();
+    assert!(Host::at(&pin).run("ip -br addr", "").contains("10.2.0."));
+    assert!(new.reaches(&of_old, &old_ip), "it is the same namespace, with all it had");
+
+    // An interface, a bridge and a pin: all goes that is left.
+    let endpoints = world.run(|controller| controller.sandbox("old").unwrap().endpoints);
+    world.host.ip(&format!("link del {}", endpoints[0].host_ifname.as_ref().unwrap()));
+    world.host.ip(&format!("link del {}", bridge("a")));
+    unpin();
+    world.run(|controller| controller.disconnect("a", "old", false)).unwrap();
+    unpin();
+    world.host.ip(&format!("link del {}", bridge("b")));
+    command.kill().unwrap();
+    command.wait().unwrap();
+    ["old", "new"].iter().for_each(|name| world.end(name));
+    world.run(|controller| ["a", "b"].map(|name| controller.remove_network(name).unwrap()));
+    assert_eq!(world.everything(), before);
 }

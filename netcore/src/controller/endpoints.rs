@@ -4,7 +4,7 @@ use super::error::{ControllerError, SettingsError};
 use super::known::Known;
 use super::plans::{Attachment, in_order, new_interfaces};
 use super::sandboxes::settings_given;
-use super::start::{insert, leases, outside};
+use super::start::{insert, leases, unfit};
 use super::{Controller, Inner, Result};
 use crate::driver;
 use crate::model::{
@@ -22,6 +22,15 @@ impl Controller {
     /// If there is no such network or sandbox, the sandbox can't be on it or, running, is on it already, or the address
     /// can't be had. All is as before then.
     pub fn connect(
+        &self,
+        network: &str,
+        sandbox: &str,
+        settings: EndpointSettings,
+    ) -> Result<Option<Endpoint>> {
+        self.repairing(|| self.try_connect(network, sandbox, settings.clone()))
+    }
+
+    fn try_connect(
         &self,
         network: &str,
         sandbox: &str,
@@ -56,6 +65,10 @@ impl Controller {
     /// # Errors
     /// If there is no such network or sandbox, or they aren't connected.
     pub fn disconnect(&self, network: &str, sandbox: &str, force: bool) -> Result<()> {
+        self.repairing(|| self.try_disconnect(network, sandbox, force))
+    }
+
+    fn try_disconnect(&self, network: &str, sandbox: &str, force: bool) -> Result<()> {
         let inner = &*self.0;
         let reference = network;
         let network = match inner.resolve_network(network) {
@@ -107,7 +120,7 @@ impl Known {
             problems.extend(mode.check(&[setting]).err().map(SettingsError::Mode));
         }
         if problems.is_empty() {
-            problems = outside(network, settings);
+            problems = unfit(network, settings);
         }
         if problems.is_empty() { Ok(()) } else { Err(ControllerError::Settings(problems)) }
     }

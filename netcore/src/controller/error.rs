@@ -8,7 +8,7 @@ use crate::driver::DriverError;
 use crate::firewall::{FactsError, ToolError};
 use crate::ipam::{BadConfig, IpamError};
 use crate::kernel::KernelError;
-use crate::model::{ModeError, NameError, ResolveError, SandboxId, SandboxName, TargetError};
+use crate::model::{BadSysctl, ModeError, NameError, ResolveError, SandboxId, SandboxName, TargetError};
 use crate::store::StoreError;
 
 /// Whose fault an error is, as the API's status tells it.
@@ -176,6 +176,9 @@ pub enum SettingsError {
     /// The address is outside the network's subnets.
     #[error("no configured subnet contains IP address {0}")]
     Outside(IpAddr),
+    /// A setting that isn't one of an interface.
+    #[error(transparent)]
+    Sysctl(#[from] BadSysctl),
     /// What the sandbox's mode doesn't allow.
     #[error(transparent)]
     Mode(#[from] ModeError),

@@ -9,7 +9,8 @@ use super::{Inner, Result};
 use crate::driver::{self, HostSettings};
 use crate::kernel::KernelError;
 use crate::model::{
-    Candidate, Endpoint, EndpointSettings, Family, Network, Sandbox, SandboxState, compare, default_route,
+    Candidate, Endpoint, EndpointSettings, Family, Network, ProcessId, Sandbox, SandboxState, compare,
+    default_route,
 };
 use crate::plan::{DefaultRoutes, Namespace, Object, Plan, Step, Veth};
 
@@ -69,7 +70,10 @@ pub(super) fn of_sandbox(sandbox: &Sandbox, attached: &[Attachment], host: HostS
     let Some(path) = running.netns.clone().filter(|_| !sandbox.config.mode.is_shared()) else {
         return Plan::default();
     };
-    let namespace = Namespace { path: path.clone(), adopted: sandbox.config.netns.is_some() };
+    let process = ProcessId { pid: running.pid, start_ticks: running.start_ticks };
+    // Until the sandbox's process is there, its supervisor stands in for it, who lives elsewhere.
+    let holder = running.supervisor.is_some_and(|supervisor| supervisor != process).then_some(process);
+    let namespace = Namespace { path: path.clone(), adopted: sandbox.config.netns.is_some(), holder };
     let mut plan: Plan = [Object::Namespace(namespace)].into_iter().collect();
     for Attachment { network, endpoint } in attached {
         if let Ok(driver) = driver::named(&network.driver) {

@@ -1,6 +1,6 @@
 //! Everything made as the facts have it: at the start, and whenever somebody has been at the kernel or the firewall.
 //!
-//! There is no other repair: what is missing is made by the plan that an operation would have made it by, what bears our
+//! There is no other repair, also not for an operation that misses what somebody has removed: what is missing is made by the plan that an operation would have made it by, what bears our
 //! mark and no plan asks for is removed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,7 @@ use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
+use crate::kernel::KernelError;
 use crate::model::{
     EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState,
 };
@@ -57,7 +58,33 @@ impl Controller {
     }
 }
 
+impl Controller {
+    /// Runs an operation, and if it fails because somebody has removed what is ours, once more after that was made again.
+    pub(super) fn repairing<T>(&self, operation: impl Fn() -> Result<T>) -> Result<T> {
+        match operation() {
+            Err(error) if self.0.misses_what_is_ours(&error) => {
+                tracing::warn!(%error, "somebody has removed what is portmap's: everything is made again");
+                // What can't be made is logged; the operation tells whether it needs it.
+                let _ = self.reconcile();
+                operation()
+            }
+            done => done,
+        }
+    }
+}
+
 impl Inner {
+    fn misses_what_is_ours(&self, error: &ControllerError) -> bool {
+        match error {
+            ControllerError::Start(cause) => self.misses_what_is_ours(cause),
+            ControllerError::Kernel(KernelError::NoBridge { .. }) => true,
+            ControllerError::Kernel(KernelError::NoNamespace(path) | KernelError::NotANamespace(path)) => {
+                path.starts_with(self.root.namespaces())
+            }
+            _ => false,
+        }
+    }
+
     /// Ends the sandboxes that don't run any more, in the facts.
     pub(super) fn end_stale(&self) -> Result<Vec<Stale>> {
         let boot = self.boot.clone();
@@ -168,7 +195,7 @@ fn stray(key: Key) -> Object {
             ipv6: false,
             filtered: false,
         }),
-        Key::Namespace(path) => Object::Namespace(Namespace { path, adopted: false }),
+        Key::Namespace(path) => Object::Namespace(Namespace { path, adopted: false, holder: None }),
         Key::Veth(host) => Object::Veth(Veth {
             endpoint: EndpointId::from_random([0; 32]),
             bridge: host.clone(),
@@ -179,6 +206,7 @@ fn stray(key: Key) -> Object {
             addresses: Vec::new(),
             mtu: None,
             hairpin: false,
+            sysctls: Vec::new(),
         }),
         Key::DefaultRoutes(namespace) => {
             Object::DefaultRoutes(DefaultRoutes { namespace, ipv4: None, ipv6: None })

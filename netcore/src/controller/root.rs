@@ -1,7 +1,7 @@
 //! Directories of a daemon, and the lock that keeps a second one away from them.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -137,6 +137,12 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
 }
 
 /// Writes a file in place: it may be mounted somewhere.
+/// Not emptied first: on a full disk it would stay empty.
 pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text).map_err(file("write", path))
+    let open = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let written = open.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.set_len(text.len() as u64)
+    });
+    written.map_err(file("write", path))
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::addresses::Claim;
-use super::error::{ControllerError, SettingsError};
+use super::error::{ControllerError, SettingsError, file};
 use super::known::{Attach, Known, found};
 use super::plans::{Attachment, candidate, in_order, new_interfaces};
 use super::root::{remove_dir, write};
@@ -35,6 +35,10 @@ impl Controller {
     /// If there is no such sandbox, it runs, or one of its networks, addresses or its target can't be had. All is as
     /// before then.
     pub fn start_sandbox(&self, reference: &str, supervisor: ProcessId) -> Result<Started> {
+        self.repairing(|| self.try_start(reference, supervisor))
+    }
+
+    fn try_start(&self, reference: &str, supervisor: ProcessId) -> Result<Started> {
         let inner = &*self.0;
         let (_guard, known) = inner.take_sandbox(reference, None)?;
         if matches!(known.sandbox.state, SandboxState::Running(_)) {
@@ -114,7 +118,7 @@ impl Inner {
         beside: &[Attachment],
         claim: &mut Claim<'_>,
     ) -> Result<Endpoint> {
-        let problems = outside(network, settings);
+        let problems = unfit(network, settings);
         if !problems.is_empty() {
             return Err(ControllerError::Settings(problems));
         }
@@ -267,17 +271,22 @@ impl Inner {
         let names = hosts::own_names(&self.hostname(sandbox), domainname);
         let lines = hosts::lines(attachment.addresses(), &names);
         let change = if there { hosts::with } else { hosts::without };
-        let changed = fs::read_to_string(&path).and_then(|text| fs::write(&path, change(&text, &lines)));
+        let text = fs::read_to_string(&path).map_err(file("read", &path));
+        let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
         if let Err(error) = changed {
             tracing::warn!(path = %path.display(), %error, "a hosts file can't be changed");
         }
     }
 }
 
-/// Addresses that are asked for and that the network doesn't have.
-pub(super) fn outside(network: &Network, settings: &EndpointSettings) -> Vec<SettingsError> {
+/// What is asked for and can't be had on the network: addresses that it doesn't have, settings that aren't any.
+pub(super) fn unfit(network: &Network, settings: &EndpointSettings) -> Vec<SettingsError> {
     let asked = settings.ip.map(IpAddr::V4).into_iter().chain(settings.ip6.map(IpAddr::V6));
-    asked.filter(|ip| network.subnet_of(*ip).is_none()).map(SettingsError::Outside).collect()
+    let outside = asked.filter(|ip| network.subnet_of(*ip).is_none()).map(SettingsError::Outside);
+    // Whatever the interface will be called.
+    let any: Option<IfName> = "eth0".parse().ok();
+    let sysctls = any.and_then(|name| settings.interface_sysctls(&name).err()).map(SettingsError::Sysctl);
+    outside.chain(sysctls).collect()
 }
 
 /// The interface that is asked for, or the lowest number that none beside it has.

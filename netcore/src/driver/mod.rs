@@ -127,6 +127,9 @@ pub enum DriverError {
     /// A default gateway on a network without a way out.
     #[error("no gateway can be set on an internal bridge network")]
     InternalGateway,
+    /// A way out, and a mode that has none.
+    #[error("gateway mode 'isolated' can only be used for an internal network")]
+    Isolated,
     /// Two networks on one device, or with one address.
     #[error(
         "cannot create network {id} ({}): conflicts with network {other} ({}): networks have {what}",
@@ -158,6 +161,7 @@ impl DriverError {
             | Self::Prefix { .. }
             | Self::NoFamily
             | Self::InternalGateway
+            | Self::Isolated
             | Self::NotABridge(_) => Class::Invalid,
         }
     }

@@ -18,6 +18,8 @@ pub enum GatewayMode {
     /// Only through the host's address. The containers' own addresses can't be reached from outside.
     #[default]
     Nat,
+    /// The same, but what leaves keeps its address: the outside has routes for the answers.
+    Routed,
 }
 
 /// What becomes of packets this host forwards between interfaces that are none of ours, in one family.
@@ -54,8 +56,10 @@ pub struct BridgeNetwork {
     pub icc: bool,
     /// Whether the network has no outside at all.
     pub internal: bool,
-    /// How the outside reaches the containers.
-    pub gateway_mode: GatewayMode,
+    /// How the outside reaches the containers over IPv4.
+    pub gateway_mode4: GatewayMode,
+    /// The same for IPv6.
+    pub gateway_mode6: GatewayMode,
 }
 
 impl BridgeNetwork {
@@ -68,7 +72,8 @@ impl BridgeNetwork {
             masquerade: true,
             icc: true,
             internal: false,
-            gateway_mode: GatewayMode::Nat,
+            gateway_mode4: GatewayMode::Nat,
+            gateway_mode6: GatewayMode::Nat,
         }
     }
 
@@ -81,8 +86,12 @@ impl BridgeNetwork {
     }
 
     /// Whether its traffic leaves under another address.
-    pub(super) const fn is_masqueraded(&self) -> bool {
-        self.masquerade && !self.internal
+    pub(super) const fn is_masqueraded(&self, family: Family) -> bool {
+        let mode = match family {
+            Family::V4 => self.gateway_mode4,
+            Family::V6 => self.gateway_mode6,
+        };
+        self.masquerade && !self.internal && matches!(mode, GatewayMode::Nat)
     }
 }
 

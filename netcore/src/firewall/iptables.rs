@@ -235,7 +235,7 @@ fn forward(text: &mut String, facts: &Facts) {
 
 /// Nobody outside knows the way to a container's address. What stays on its bridge keeps it.
 fn postrouting(text: &mut String, facts: &Facts, family: Family) {
-    for network in facts.networks().filter(|network| network.is_masqueraded()) {
+    for network in facts.networks().filter(|network| network.is_masqueraded(family)) {
         for subnet in network.subnets(family) {
             let _ =
                 writeln!(text, "-A PORTMAP-POSTROUTING -s {subnet} ! -o {} -j MASQUERADE", network.bridge);

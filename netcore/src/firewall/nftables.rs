@@ -191,7 +191,7 @@ fn elements(facts: &Facts) -> Elements {
             for subnet in network.subnets(family) {
                 add(Set::Subnets(v), subnet.to_string());
                 add(Set::Home(v), format!("{bridge} . {subnet}"));
-                if network.is_masqueraded() {
+                if network.is_masqueraded(family) {
                     add(Set::Masquerade(v), subnet.to_string());
                 }
             }

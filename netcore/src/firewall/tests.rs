@@ -57,6 +57,7 @@ fn rules_are_as_reviewed() {
         ("one", facts([one()])),
         ("two", two()),
         ("no_masquerade", with(|network| network.masquerade = false)),
+        ("routed", with(|network| network.gateway_mode4 = GatewayMode::Routed)),
         ("icc_off", with(|network| network.icc = false)),
         ("internal", with(|network| network.internal = true)),
         ("v6", with(|network| network.ipv6.push("fd00:1::/64".parse().unwrap()))),

@@ -100,7 +100,9 @@ fn create(work: &Work<'_>, bridge: &Bridge) -> Result<(), KernelError> {
 fn adjust(work: &Work<'_>, bridge: &Bridge, link: &Link, fresh: bool) -> Result<(), KernelError> {
     let kernel = work.kernel;
     let ours = fresh || !bridge.adopted && is_ours(kernel, link);
-    if kernel.ipv6 && (ours || bridge.ipv6) {
+    // One that is as small as a port of it has no IPv6 any more, nor settings of it.
+    let too_small = !bridge.ipv6 && link.mtu < u32::from(IPV6_MINIMUM_MTU);
+    if kernel.ipv6 && (ours || bridge.ipv6) && !too_small {
         // Before addresses: with IPv6 off it takes none.
         let conf = format!("net/ipv6/conf/{}", bridge.name);
         kernel.set(work, &format!("{conf}/disable_ipv6"), if bridge.ipv6 { "0" } else { "1" })?;

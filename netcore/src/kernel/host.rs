@@ -90,6 +90,12 @@ impl HostKernel {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether that is another namespace than the host's.
+    pub(super) fn is_elsewhere(&self, namespace: &File) -> bool {
+        let place = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
+        place(&self.home) != place(namespace)
+    }
+
     /// Runs `work` in the host's namespace, for what the kernel does in that of the calling thread.
     pub(super) fn at_home<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
         let (home, here) = (self.home.metadata()?, netns::current()?.metadata()?);

@@ -24,7 +24,8 @@ use rtnetlink::LinkUnspec;
 
 use super::host::Work;
 use super::netlink::{Request, Socket};
-use super::{HostKernel, KernelError, sysctl};
+use super::{HostKernel, KernelError, PidFd, sysctl};
+use crate::model::ProcessId;
 use crate::plan::Namespace;
 
 /// The thread's own namespace.
@@ -67,9 +68,11 @@ pub(super) fn ensure(kernel: &HostKernel, namespace: &Namespace) -> Result<(), K
         Found::File if !namespace.adopted => {}
         Found::File | Found::Other => return Err(KernelError::NotANamespace(path.clone())),
     }
-    let made = work
-        .run("prepare the file of", || prepare(path))
-        .and_then(|()| work.run("create", || make(|| furnish(&work, path)))?);
+    let lived_in = namespace.holder.and_then(|process| lived_in(kernel, process));
+    let made = work.run("prepare the file of", || prepare(path)).and_then(|()| match lived_in {
+        Some(there) => work.run("pin", || pin(&there, path)),
+        None => work.run("create", || make(|| furnish(&work, path)))?,
+    });
     if made.is_err() {
         // If the file was there before, it was of no use.
         if let Err(error) = unpin(path) {
@@ -103,7 +106,15 @@ fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
             }
         })?;
     }
-    work.run("pin", || pin(path))
+    work.run("pin", || pin(Path::new(CURRENT), path))
+}
+
+/// The namespace of a process, if it still runs and isn't at home with us.
+fn lived_in(kernel: &HostKernel, process: ProcessId) -> Option<PathBuf> {
+    let alive = PidFd::find(process).ok()?;
+    let path = PathBuf::from(format!("/proc/{}/ns/net", process.pid));
+    let elsewhere = kernel.is_elsewhere(&File::open(&path).ok()?);
+    (elsewhere && !alive.has_ended()).then_some(path)
 }
 
 /// The calling thread's network namespace.
@@ -159,9 +170,9 @@ fn prepare(path: &Path) -> io::Result<()> {
     OpenOptions::new().create(true).append(true).mode(0o444).open(path).map(drop)
 }
 
-/// Pins the calling thread's namespace.
-fn pin(path: &Path) -> io::Result<()> {
-    Ok(mount(Some(CURRENT), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+/// Pins a namespace.
+fn pin(namespace: &Path, path: &Path) -> io::Result<()> {
+    Ok(mount(Some(namespace), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
 }
 
 /// Unpins whatever is there, so often as it is pinned, and removes the file. What isn't there is fine.

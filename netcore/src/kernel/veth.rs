@@ -119,7 +119,7 @@ fn port(kernel: &HostKernel, veth: &Veth, to: LinkMessageBuilder<LinkUnspec>) ->
         .alias(alias(kernel, veth))
         .set_port_kind(InfoPortKind::Bridge)
         .set_port_data(InfoPortData::BridgePort(settings));
-    if !kernel.ipv6 {
+    if !kernel.ipv6 || is_too_small(veth) {
         return message.build();
     }
     // A port needs no address of its own, and each would join multicast groups.
@@ -170,8 +170,9 @@ fn inside(
             (Some(link), Expected::HalfOf(host)) if are_a_pair(host, &link) => link,
             (_, Expected::HalfOf(_)) => return Ok(false),
         };
-        if work.kernel.ipv6 {
-            let off = if veth.addresses.iter().any(|net| net.addr().is_ipv6()) { "0" } else { "1" };
+        let ipv6 = veth.addresses.iter().any(|net| net.addr().is_ipv6());
+        if work.kernel.ipv6 && (ipv6 || !is_too_small(veth)) {
+            let off = if ipv6 { "0" } else { "1" };
             let path = sysctl::path(&format!("net/ipv6/conf/{}/disable_ipv6", veth.name));
             // Each look under /proc/sys costs more the more namespaces there are: no look before a first write.
             let set = match expected {
@@ -179,6 +180,10 @@ fn inside(
                 Expected::HalfOf(_) => sysctl::ensure,
             };
             work.run("set IPv6 of", || path.map_or(Ok(()), |path| set(&path, off)))?;
+        }
+        for wanted in &veth.sysctls {
+            let path = sysctl::path(&wanted.key).ok_or_else(|| KernelError::BadSysctl(wanted.key.clone()))?;
+            work.run("set sysctls of", || sysctl::ensure(&path, &wanted.value))?;
         }
         // Only now: with IPv6 turned off its addresses are gone.
         let addresses = match expected {
@@ -196,6 +201,11 @@ fn inside(
     };
     let entered = netns::inside(namespace, configure);
     entered.map_err(|error| work.failed("enter the namespace of", error.into()))?
+}
+
+/// Whether the kernel takes IPv6 away from both ends, with all settings of it.
+fn is_too_small(veth: &Veth) -> bool {
+    veth.mtu.is_some_and(|mtu| mtu < IPV6_MINIMUM_MTU)
 }
 
 fn are_a_pair(host: &Link, inner: &Link) -> bool {

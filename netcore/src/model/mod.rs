@@ -32,11 +32,11 @@ pub use mode::{
 };
 pub use name::{IfName, NameError, NetworkName, Predefined, SandboxName};
 pub use network::{DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Ipam, Network, Scope, Subnet};
-pub use options::{BridgeOptions, OptionError};
+pub use options::{BridgeOptions, GatewayMode, OptionError};
 pub(crate) use resolve::name_of;
 pub use resolve::{Kind, MatchedOn, ResolveError, resolve};
 pub use sandbox::{
-    BadBootId, BootId, Endpoint, EndpointSettings, Exited, Lease, LinkError, LinkSpec, ProcessConfig,
-    ProcessId, Running, Sandbox, SandboxConfig, SandboxState,
+    BadBootId, BadSysctl, BootId, Endpoint, EndpointSettings, Exited, Lease, LinkError, LinkSpec,
+    ProcessConfig, ProcessId, Running, Sandbox, SandboxConfig, SandboxState,
 };
 pub use time::Timestamp;

@@ -24,9 +24,29 @@ pub const MTU: &str = "com.docker.network.mtu";
 pub const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
 /// IPv4, if `--ipv4` says nothing.
 pub const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+/// How the outside reaches IPv4 addresses of sandboxes.
+pub const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+/// The same for IPv6.
+pub const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+/// The bridge gets no IPv4 address: something else is the gateway.
+pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
 
 /// Smallest and largest MTU that a veth device takes.
 const MTU_LIMITS: std::ops::RangeInclusive<i64> = 68..=65_535;
+
+/// How the outside and the sandboxes of a network reach each other, in one family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GatewayMode {
+    /// Under the host's address, and in only through published ports.
+    #[default]
+    Nat,
+    /// As [`Self::Nat`], but in also directly.
+    NatUnprotected,
+    /// Under the sandboxes' own addresses, for which the outside needs routes.
+    Routed,
+    /// Not at all; the host itself isn't on the network either.
+    Isolated,
+}
 
 /// What a network's options mean to the bridge driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +65,12 @@ pub struct BridgeOptions {
     pub ipv4: Option<bool>,
     /// What the options say about IPv6.
     pub ipv6: Option<bool>,
+    /// How the outside and sandboxes reach each other over IPv4.
+    pub gateway_mode4: GatewayMode,
+    /// The same for IPv6.
+    pub gateway_mode6: GatewayMode,
+    /// Whether the bridge is to have no IPv4 address.
+    pub inhibit_ipv4: bool,
     /// The keys that mean nothing here.
     pub other: BTreeMap<String, String>,
 }
@@ -84,6 +110,9 @@ impl Default for BridgeOptions {
             mtu: None,
             ipv4: None,
             ipv6: None,
+            gateway_mode4: GatewayMode::Nat,
+            gateway_mode6: GatewayMode::Nat,
+            inhibit_ipv4: false,
             other: BTreeMap::new(),
         }
     }
@@ -111,6 +140,9 @@ impl BridgeOptions {
                 MTU => mtu_synonym = mtu(MTU, value)?,
                 ENABLE_IPV4 => parsed.ipv4 = Some(family(ENABLE_IPV4, value)?),
                 ENABLE_IPV6 => parsed.ipv6 = Some(family(ENABLE_IPV6, value)?),
+                GATEWAY_MODE_IPV4 => parsed.gateway_mode4 = gateway_mode(GATEWAY_MODE_IPV4, value)?,
+                GATEWAY_MODE_IPV6 => parsed.gateway_mode6 = gateway_mode(GATEWAY_MODE_IPV6, value)?,
+                INHIBIT_IPV4 => parsed.inhibit_ipv4 = boolean(INHIBIT_IPV4, value)?,
                 _ => {
                     parsed.other.insert(key.clone(), value.clone());
                 }
@@ -139,6 +171,16 @@ fn boolean(key: &'static str, value: &str) -> Result<bool, OptionError> {
     parse_bool(value).ok_or_else(|| {
         bad(key, value, format!("strconv.ParseBool: parsing {}: invalid syntax", go_quote(value)))
     })
+}
+
+fn gateway_mode(key: &'static str, value: &str) -> Result<GatewayMode, OptionError> {
+    match value {
+        "nat" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        _ => Err(bad(key, value, format!("unknown gateway mode {value}"))),
+    }
 }
 
 fn family(key: &'static str, value: &str) -> Result<bool, OptionError> {
@@ -218,7 +260,10 @@ mod tests {
             (DRIVER_MTU, "1400"),
             (ENABLE_IPV4, "F"),
             (ENABLE_IPV6, "true"),
-            ("com.docker.network.bridge.inhibit_ipv4", "maybe"),
+            (GATEWAY_MODE_IPV4, "routed"),
+            (GATEWAY_MODE_IPV6, "isolated"),
+            (INHIBIT_IPV4, "1"),
+            ("com.docker.network.bridge.trusted_host_interfaces", "maybe"),
             ("x", ""),
         ])
         .unwrap();
@@ -230,11 +275,27 @@ mod tests {
             mtu: Some(1400),
             ipv4: Some(false),
             ipv6: Some(true),
-            other: [("com.docker.network.bridge.inhibit_ipv4", "maybe"), ("x", "")]
+            gateway_mode4: GatewayMode::Routed,
+            gateway_mode6: GatewayMode::Isolated,
+            inhibit_ipv4: true,
+            other: [("com.docker.network.bridge.trusted_host_interfaces", "maybe"), ("x", "")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .into(),
         };
         assert_eq!(options, want);
+    }
+
+    #[test]
+    fn gateway_modes_have_four_names() {
+        for key in [GATEWAY_MODE_IPV4, GATEWAY_MODE_IPV6] {
+            for mode in ["nat", "nat-unprotected", "routed", "isolated"] {
+                assert!(parse(&[(key, mode)]).is_ok(), "{mode}");
+            }
+            for mode in ["NAT", "bridge", "routed "] {
+                let want = format!("failed to parse {key} value: {mode} (unknown gateway mode {mode})");
+                assert_eq!(parse(&[(key, mode)]).unwrap_err(), want);
+            }
+        }
     }
 
     #[test]

@@ -10,12 +10,16 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::ipam::PoolId;
+use crate::plan::Sysctl;
 
 use super::id::{EndpointId, NetworkId, SandboxId};
 use super::mac::Mac;
 use super::mode::{NetworkMode, TargetState};
 use super::name::{IfName, SandboxName};
 use super::time::Timestamp;
+
+/// Settings of the interface in the sandbox, with `IFNAME` in the place of its name.
+const ENDPOINT_SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
 
 /// One network stack and who lives in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +123,13 @@ pub enum LinkError {
     #[error("bad format for links: {0}")]
     Format(String),
 }
+
+/// A setting that isn't one of an interface: Docker's text.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "unrecognised network interface sysctl '{0}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+)]
+pub struct BadSysctl(pub String);
 
 /// Where a sandbox is in its life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -233,6 +244,32 @@ pub struct Lease {
     /// Who has it; none for a gateway or an auxiliary address.
     #[serde(default)]
     pub endpoint: Option<EndpointId>,
+}
+
+impl EndpointSettings {
+    /// What is asked for of the interface, once it is called `name`.
+    ///
+    /// # Errors
+    /// The first setting that isn't one of an interface.
+    pub fn interface_sysctls(&self, name: &IfName) -> Result<Vec<Sysctl>, BadSysctl> {
+        let given = self.driver_opts.get(ENDPOINT_SYSCTLS).into_iter();
+        given.flat_map(|list| list.split(',')).map(|text| interface_sysctl(text, name)).collect()
+    }
+}
+
+/// `net.ipv4.conf.IFNAME.log_martians=1`. The name may be in small letters: Docker's command line makes it so.
+fn interface_sysctl(text: &str, name: &IfName) -> Result<Sysctl, BadSysctl> {
+    let bad = || BadSysctl(text.to_owned());
+    let (key, value) = text.split_once('=').ok_or_else(bad)?;
+    let plain = |part: &str| !part.is_empty() && !part.contains('/');
+    match key.split('.').collect::<Vec<_>>()[..] {
+        ["net", family @ ("ipv4" | "ipv6" | "mpls"), kind, "IFNAME" | "ifname", setting]
+            if plain(kind) && plain(setting) =>
+        {
+            Ok(Sysctl { key: format!("net/{family}/{kind}/{name}/{setting}"), value: value.to_owned() })
+        }
+        _ => Err(bad()),
+    }
 }
 
 impl SandboxState {
@@ -358,6 +395,31 @@ mod tests {
         for (text, want) in cases {
             let got = text.parse::<LinkSpec>().map(|link| link.to_string()).map_err(|e| e.to_string());
             assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_an_interface_are_told_from_others() {
+        let parse = |text: &str| {
+            let driver_opts = [(ENDPOINT_SYSCTLS.to_owned(), text.to_owned())].into();
+            let settings = EndpointSettings { driver_opts, ..EndpointSettings::default() };
+            let sysctls = settings.interface_sysctls(&"eth7".parse().unwrap())?;
+            Ok::<_, BadSysctl>(sysctls.iter().map(|s| format!("{}={}", s.key, s.value)).collect::<Vec<_>>())
+        };
+        let two = parse("net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.ifname.accept_ra=2").unwrap();
+        assert_eq!(two, ["net/ipv4/conf/eth7/log_martians=1", "net/ipv6/conf/eth7/accept_ra=2"]);
+        for bad in [
+            "",
+            "net.ipv4.conf.eth0.log_martians=1",
+            "net.core.conf.IFNAME.x=1",
+            "net.ipv4.conf.IFNAME.x",
+            "net.ipv4.ip_forward=1",
+            "kernel.ipv4.conf.IFNAME.x=1",
+            "net.ipv4.conf.IFNAME.x.y=1",
+            "net.ipv4.conf/../all.IFNAME.x=1",
+            "net.ipv4.conf.IFNAME./../../../../x=1",
+        ] {
+            assert_eq!(parse(bad).unwrap_err().0, bad);
         }
     }
 

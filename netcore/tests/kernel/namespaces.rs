@@ -56,7 +56,7 @@ fn what_is_no_network_namespace_is_refused_and_left_alone() {
     let Some(world) = World::new() else { return };
     fs::create_dir_all(world.pins()).unwrap();
     fs::write(world.pin("file"), "text").unwrap();
-    let adopt = |path| Namespace { path, adopted: true };
+    let adopt = |path| Namespace { path, adopted: true, holder: None };
     let refused = |namespace| world.try_ensure(namespace).unwrap_err().to_string();
 
     let file = world.pin("file");
@@ -64,7 +64,7 @@ fn what_is_no_network_namespace_is_refused_and_left_alone() {
     assert_eq!(refused(adopt("/proc/self/ns/mnt".into())), "/proc/self/ns/mnt is not a network namespace");
     assert_eq!(refused(adopt("/dev/null".into())), "/dev/null is not a network namespace");
     assert_eq!(refused(adopt("/no/such".into())), "network namespace /no/such does not exist");
-    let directory = Namespace { path: world.pins(), adopted: false };
+    let directory = Namespace { path: world.pins(), adopted: false, holder: None };
     assert_eq!(refused(directory), format!("{} is not a network namespace", world.pins().display()));
     assert_eq!(fs::read_to_string(world.pin("file")).unwrap(), "text");
 

@@ -59,13 +59,15 @@ fn a_hairpin_port_sends_back() {
     let hits = |hairpin| {
         world.ensure(Veth { hairpin, ..veth.clone() });
         let before = received(&inside);
-        inside.run("ip neigh flush all", "");
-        // Broadcasts come back at a hairpin port.
-        let _ = inside.connect(&world.host, "10.1.0.1");
+        // Broadcasts come back at a hairpin port. Some, for the host asks for its neighbour when it likes.
+        for _ in 0..8 {
+            inside.run("ip neigh flush all", "");
+            let _ = inside.connect(&world.host, "10.1.0.1");
+        }
         received(&inside) - before
     };
     let (without, with) = (hits(false), hits(true));
-    assert!(with > without, "{without} {with}");
+    assert!(with >= without + 4, "{without} {with}");
 }
 
 fn received(host: &crate::lab::Host) -> u64 {

@@ -1,7 +1,7 @@
 //! Endpoints and default routes.
 
 use netcore::kernel::{Kernel, KernelError};
-use netcore::plan::{Key, Veth};
+use netcore::plan::{Key, Sysctl, Veth};
 
 use crate::world::{MARKER, World, bridge, name, state};
 
@@ -224,4 +224,23 @@ fn a_route_needs_its_interface() {
     let Some(world) = world() else { return };
     let error = world.try_ensure(world.routes("a", Some("10.1.0.1"), None)).unwrap_err().to_string();
     assert!(error.ends_with("No such device (no interface eth0)"), "{error}");
+}
+
+#[test]
+fn settings_of_the_sandboxs_end_are_set() {
+    let Some(world) = world() else { return };
+    let before = world.state();
+    let sysctl = |key: &str| Sysctl { key: format!("net/ipv4/conf/eth0/{key}"), value: "1".into() };
+    let wanted = Veth { sysctls: vec![sysctl("log_martians")], ..world.veth("a", "br-x", &["10.1.0.2/16"]) };
+    world.ensure(wanted.clone());
+    let set = || world.inside("a").run("cat /proc/sys/net/ipv4/conf/eth0/log_martians", "");
+    assert_eq!(set(), "1\n");
+    assert!(world.is_settled(wanted.clone()));
+    world.inside("a").sysctl("net/ipv4/conf/eth0/log_martians", "0");
+    world.ensure(wanted.clone());
+    assert_eq!(set(), "1\n");
+    world.remove(wanted.clone());
+    let error = world.try_ensure(Veth { sysctls: vec![sysctl("none")], ..wanted }).unwrap_err().to_string();
+    assert_eq!(error, "cannot set sysctls of veth veth-a: No such file or directory");
+    assert_eq!(world.state(), before);
 }

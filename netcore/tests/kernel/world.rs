@@ -116,7 +116,7 @@ impl World {
     }
 
     pub(crate) fn namespace(&self, name: &str) -> Namespace {
-        Namespace { path: self.pin(name), adopted: false }
+        Namespace { path: self.pin(name), adopted: false, holder: None }
     }
 
     pub(crate) fn veth(&self, sandbox: &str, bridge: &str, addresses: &[&str]) -> Veth {
@@ -132,6 +132,7 @@ impl World {
             addresses: addresses.iter().map(|net| net.parse().expect("a net")).collect(),
             mtu: None,
             hairpin: false,
+            sysctls: Vec::new(),
         }
     }
 

@@ -119,6 +119,31 @@ fn networks_that_cannot_be_are_refused_with_dockers_texts() {
             "failed to parse com.docker.network.bridge.enable_icc value: maybe (strconv.ParseBool: parsing \"maybe\": invalid syntax)",
         ),
         (with_options("n", &[(options::DRIVER_MTU, "-1")]), 400, "invalid MTU number: -1"),
+        (
+            with_options("n", &[(options::GATEWAY_MODE_IPV4, "x")]),
+            400,
+            "failed to parse com.docker.network.bridge.gateway_mode_ipv4 value: x (unknown gateway mode x)",
+        ),
+        (
+            with_options("n", &[(options::GATEWAY_MODE_IPV6, "isolated")]),
+            400,
+            "gateway mode 'isolated' can only be used for an internal network",
+        ),
+        (
+            with_options("n", &[(options::INHIBIT_IPV4, "maybe")]),
+            400,
+            "failed to parse com.docker.network.bridge.inhibit_ipv4 value: maybe (strconv.ParseBool: parsing \"maybe\": invalid syntax)",
+        ),
+        (
+            with_options("n", &[("com.docker.network.container_iface_prefix", "a/b")]),
+            400,
+            "failed to parse com.docker.network.container_iface_prefix value: a/b (not the beginning of an interface name)",
+        ),
+        (
+            with_options("n", &[(options::ENABLE_IPV6, "maybe")]),
+            400,
+            "driver-opt \"com.docker.network.enable_ipv6\" is not a valid bool",
+        ),
     ];
     let before = lab.snapshot(&controller);
     for (request, status, want) in cases {
@@ -190,4 +215,42 @@ fn an_existing_bridge_is_adopted_and_stays() {
     assert!(network.adopted);
     drop(controller);
     assert!(lab.open().network("n").unwrap().network.adopted);
+}
+
+#[test]
+fn sandboxes_keep_their_gateway_where_the_bridge_has_no_address() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    let addresses = |name: &str, options: &[(&str, &str)], internal: bool| {
+        let request = NetworkRequest {
+            ipv6: Some(true),
+            subnets: ["10.1.0.0/24", "fd00:1::/64"].map(|net| SubnetSpec::new(net.parse().unwrap())).into(),
+            internal,
+            ..with_options(name, options)
+        };
+        let id = controller.create_network(request).unwrap().id;
+        let view = start(&controller, "web", name);
+        let bridge = Key::Bridge(format!("br-{}", id.short()).parse().unwrap());
+        let on_bridge = match &lab.kernel.state().objects[&bridge] {
+            Object::Bridge(bridge) => (bridge.addresses.len(), bridge.ipv6),
+            other => panic!("{other:?}"),
+        };
+        controller.sandbox_ended(view.sandbox.id, 0, None).unwrap();
+        controller.remove_sandbox("web").unwrap();
+        controller.remove_network(name).unwrap();
+        let endpoint = &view.endpoints[0];
+        assert_eq!(endpoint.ipv4.unwrap().to_string(), "10.1.0.2/24");
+        (on_bridge, endpoint.gateway4.map(|ip| ip.to_string()), endpoint.gateway6.map(|ip| ip.to_string()))
+    };
+    let gateways = || (Some("10.1.0.1".to_owned()), Some("fd00:1::1".to_owned()));
+    let cases = [
+        (vec![], false, (2, true), gateways()),
+        (vec![(options::INHIBIT_IPV4, "true")], false, (1, true), gateways()),
+        (vec![(options::GATEWAY_MODE_IPV4, "routed")], false, (2, true), gateways()),
+        (vec![(options::GATEWAY_MODE_IPV4, "isolated")], true, (1, true), (None, None)),
+        (vec![(options::GATEWAY_MODE_IPV6, "isolated")], true, (1, false), (None, None)),
+    ];
+    for (options, internal, on_bridge, (gateway4, gateway6)) in cases {
+        assert_eq!(addresses("n", &options, internal), (on_bridge, gateway4, gateway6), "{options:?}");
+    }
 }

@@ -387,3 +387,32 @@ fn a_namespace_somebody_made_is_adopted_by_one_sandbox() {
     controller.sandbox_ended(first.id, 0, None).unwrap();
     controller.start_sandbox("second", me()).unwrap();
 }
+
+#[test]
+fn settings_of_an_interface_reach_the_plan_and_others_are_refused() {
+    let lab = Lab::new();
+    let controller = lab.open();
+    controller.create_network(with_subnet("n", "10.1.0.0/24")).unwrap();
+    let with = |opts: &[(&str, &str)]| EndpointSettings {
+        driver_opts: opts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..EndpointSettings::default()
+    };
+    const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+    const IFNAME: &str = "com.docker.network.endpoint.ifname";
+    start(&controller, "web", "bridge");
+    let good = with(&[(SYSCTLS, "net.ipv4.conf.IFNAME.log_martians=1"), (IFNAME, "eth7")]);
+    controller.connect("n", "web", good).unwrap();
+    let has = |object: &Object| match object {
+        Object::Veth(veth) if veth.name.as_str() == "eth7" => veth.sysctls.first().cloned(),
+        _ => None,
+    };
+    let set = lab.kernel.state().objects.values().find_map(has).unwrap();
+    assert_eq!((set.key.as_str(), set.value.as_str()), ("net/ipv4/conf/eth7/log_martians", "1"));
+    controller.disconnect("n", "web", false).unwrap();
+    let want = "invalid endpoint settings:\nunrecognised network interface sysctl 'net.ipv4.conf.eth0.x=1'; \
+                represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', 'X' must be 'ipv4', 'ipv6' or 'mpls'";
+    let bad = with(&[(SYSCTLS, "net.ipv4.conf.eth0.x=1")]);
+    assert_eq!(text(controller.connect("n", "web", bad)), (400, want.into()));
+    let (status, error) = text(controller.connect("n", "web", with(&[(IFNAME, "eth0")])));
+    assert_eq!((status, error.as_str()), (400, "interface name eth0 is already in use"));
+}

@@ -5,10 +5,11 @@ use std::path::Path;
 use ipnet::IpNet;
 
 use super::{Driver, DriverError, HostSettings, overlap};
-use crate::firewall::BridgeNetwork;
+use crate::firewall::{self, BridgeNetwork};
 use crate::ipam::SubnetConfig;
 use crate::model::{
-    BridgeOptions, DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Endpoint, Family, IfName, Network,
+    BridgeOptions, DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Endpoint, Family, GatewayMode, IfName,
+    Network, Subnet,
 };
 use crate::plan::{self, Object, Sysctl, Veth};
 
@@ -28,7 +29,12 @@ impl Driver for Bridge {
     }
 
     fn check(&self, network: &Network, subnets: &[SubnetConfig]) -> Result<(), DriverError> {
-        network.bridge_options()?;
+        let options = network.bridge_options()?;
+        if !network.internal
+            && [options.gateway_mode4, options.gateway_mode6].contains(&GatewayMode::Isolated)
+        {
+            return Err(DriverError::Isolated);
+        }
         if let Some(prefix) = network.options.get(CONTAINER_IFACE_PREFIX)
             && !prefix.is_empty()
             && format!("{prefix}0").parse::<IfName>().is_err()
@@ -86,9 +92,16 @@ impl Driver for Bridge {
 
     fn network_objects(&self, network: &Network, host: HostSettings) -> Vec<Object> {
         let options = options(network);
+        let isolated4 = options.gateway_mode4 == GatewayMode::Isolated;
+        let isolated6 = options.gateway_mode6 == GatewayMode::Isolated;
+        let is_on_bridge = |subnet: &&Subnet| match subnet.family() {
+            Family::V4 => !options.inhibit_ipv4 && !isolated4,
+            Family::V6 => !isolated6,
+        };
         let addresses = network
             .subnets
             .iter()
+            .filter(is_on_bridge)
             .filter_map(|subnet| IpNet::new(subnet.gateway?, subnet.subnet.prefix_len()).ok())
             .collect();
         let bridge = plan::Bridge {
@@ -96,7 +109,7 @@ impl Driver for Bridge {
             adopted: network.adopted,
             addresses,
             mtu: options.mtu,
-            ipv6: network.ipv6,
+            ipv6: network.ipv6 && !isolated6,
             filtered: !options.icc,
         };
         let mut objects = vec![Object::Bridge(bridge)];
@@ -134,6 +147,7 @@ impl Driver for Bridge {
             addresses: own.chain(link_local).collect(),
             mtu: options.mtu,
             hairpin: !host.userland_proxy,
+            sysctls: endpoint.settings.interface_sysctls(name).unwrap_or_default(),
         })]
     }
 
@@ -147,6 +161,13 @@ impl Driver for Bridge {
             }
         }
         (facts.masquerade, facts.icc, facts.internal) = (options.masquerade, options.icc, network.internal);
+        let mode = |mode| match mode {
+            GatewayMode::Routed => firewall::GatewayMode::Routed,
+            // In directly, the one thing that NatUnprotected adds, comes with published ports.
+            _ => firewall::GatewayMode::Nat,
+        };
+        facts.gateway_mode4 = mode(options.gateway_mode4);
+        facts.gateway_mode6 = mode(options.gateway_mode6);
         Some(facts)
     }
 }
