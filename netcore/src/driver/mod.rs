@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use crate::controller::Class;
 use crate::firewall::BridgeNetwork;
 use crate::ipam::SubnetConfig;
+use crate::model::options::IPV6_MINIMUM_MTU;
 use crate::model::{Endpoint, IfName, Network, NetworkId, OptionError};
 use crate::plan::Object;
 
@@ -101,6 +102,9 @@ pub trait Driver: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DriverError {
+    /// Packets that IPv6 doesn't fit in.
+    #[error("invalid MTU number: {0}: IPv6 needs {IPV6_MINIMUM_MTU} at least")]
+    SmallForIpv6(u16),
     /// No driver has this name.
     #[error("plugin {0:?} not found")]
     Unknown(String),
@@ -160,6 +164,7 @@ impl DriverError {
             Self::Option(_)
             | Self::Prefix { .. }
             | Self::NoFamily
+            | Self::SmallForIpv6(_)
             | Self::InternalGateway
             | Self::Isolated
             | Self::NotABridge(_) => Class::Invalid,

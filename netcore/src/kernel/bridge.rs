@@ -20,6 +20,7 @@ use super::host::Work;
 use super::link::{Kind, Link};
 use super::netlink::Request;
 use super::{HostKernel, KernelError, address, link};
+use crate::model::options::IPV6_MINIMUM_MTU;
 use crate::plan::Bridge;
 
 /// What br_netfilter brings into each namespace.

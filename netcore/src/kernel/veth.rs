@@ -20,6 +20,7 @@ use super::host::Work;
 use super::link::{Kind, Link};
 use super::netlink::{Request, Socket};
 use super::{HostKernel, KernelError, address, link, netns, sysctl};
+use crate::model::options::IPV6_MINIMUM_MTU;
 use crate::plan::Veth;
 
 /// Which sandbox's end is the right one: none is known yet, or the other half of this host's end.

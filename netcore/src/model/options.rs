@@ -34,6 +34,9 @@ pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
 /// Smallest and largest MTU that a veth device takes.
 const MTU_LIMITS: std::ops::RangeInclusive<i64> = 68..=65_535;
 
+/// Links that carry smaller packets have no IPv6 (RFC 8200, section 5).
+pub const IPV6_MINIMUM_MTU: u16 = 1280;
+
 /// How the outside and the sandboxes of a network reach each other, in one family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GatewayMode {

@@ -212,8 +212,13 @@ fn a_sandbox_on_two_networks_talks_on_both_and_leaves_by_one() {
 
 #[test]
 fn a_big_packet_fits_a_small_mtu() {
-    let Some(lab) = Lab::new(&[]) else { return };
-    for (key, mtu) in [("com.docker.network.driver.mtu", "1400"), ("com.docker.network.mtu", "1300")] {
+    let Some(mut lab) = Lab::new(&[]) else { return };
+    // Under 1280 the kernel takes IPv6 and all settings of it from a link.
+    for (key, mtu) in [
+        ("com.docker.network.driver.mtu", "1400"),
+        ("com.docker.network.mtu", "1300"),
+        ("com.docker.network.driver.mtu", "900"),
+    ] {
         let name = format!("mtu{mtu}");
         lab.ok(&["network", "create", "-o", &format!("{key}={mtu}"), &name]);
         lab.serve(&format!("on-{mtu}"), &["--net", &name]);
@@ -222,4 +227,10 @@ fn a_big_packet_fits_a_small_mtu() {
         let to = lab.v4(&format!("on-{mtu}"), &name);
         assert!(lab.host.enter(|| TcpStream::connect(to)).is_ok());
     }
+    lab.end_daemon("-KILL");
+    lab.start_daemon();
+    lab.serve("another", &["--net", "mtu900"]);
+    let (_, said) =
+        lab.fails(&["network", "create", "--ipv6", "-o", "com.docker.network.driver.mtu=900", "six"]);
+    assert!(said.ends_with("invalid MTU number: 900: IPv6 needs 1280 at least"), "{said}");
 }

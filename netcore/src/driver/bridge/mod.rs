@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{Driver, DriverError, HostSettings, overlap};
 use crate::firewall::{self, BridgeNetwork};
 use crate::ipam::SubnetConfig;
+use crate::model::options::IPV6_MINIMUM_MTU;
 use crate::model::{
     BridgeOptions, DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Endpoint, Family, GatewayMode, IfName,
     Network, Subnet,
@@ -43,6 +44,9 @@ impl Driver for Bridge {
         }
         if !network.ipv4 && !network.ipv6 {
             return Err(DriverError::NoFamily);
+        }
+        if let Some(mtu) = options.mtu.filter(|mtu| network.ipv6 && *mtu < IPV6_MINIMUM_MTU) {
+            return Err(DriverError::SmallForIpv6(mtu));
         }
         let four = subnets.iter().filter(|subnet| matches!(subnet.subnet(), IpNet::V4(_))).count();
         if four > 1 || subnets.len() - four > 1 {
