@@ -35,6 +35,8 @@ fn each_flag_reaches_the_interface() {
         "db:store",
         "--driver-opt",
         "com.docker.network.endpoint.ifname=lan7",
+        "--driver-opt",
+        "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1",
         "one",
         "alpha",
     ]);
@@ -42,6 +44,8 @@ fn each_flag_reaches_the_interface() {
     for address in ["10.10.0.77/24", "fd00:10::77/64", "169.254.3.4/16", "fe80::77/64"] {
         assert!(addresses.contains(address), "{address}: {addresses}");
     }
+    let martians = ["exec", "alpha", "cat", "/proc/sys/net/ipv4/conf/lan7/log_martians"];
+    assert_eq!(lab.ok(&martians), "1");
     assert_eq!(on(&lab, "alpha", "one", "Aliases"), r#"["shop"]"#);
     assert_eq!(on(&lab, "alpha", "one", "Links"), r#"["db:store"]"#);
     assert_eq!(on(&lab, "alpha", "one", "IPAddress"), r#""10.10.0.77""#);
@@ -201,4 +205,24 @@ fn what_cannot_be_connected_is_refused_with_dockers_words() {
     assert_eq!(lab.host.ip("-brief link"), links);
     lab.ok(&["network", "disconnect", "-f", "one", "alpha"]);
     assert!(!lab.sandbox("alpha").ip("link").contains("eth0"));
+}
+
+#[test]
+fn who_left_all_networks_is_on_none() {
+    let Some(lab) = Lab::new(&[]) else { return };
+    lab.ok(&["network", "create", "--subnet", "10.10.0.0/24", "one"]);
+    idle(&lab, "alpha", &["--net", "one"]);
+    let networks = || lab.ok(&["inspect", "-f", "{{json .NetworkSettings.Networks}}", "alpha"]);
+    lab.ok(&["network", "disconnect", "one", "alpha"]);
+    assert_eq!(networks(), "{}");
+    assert_eq!(lab.ok(&["ps", "-q", "-f", "network=one"]), "");
+    lab.ok(&["stop", "-t", "0", "alpha"]);
+    assert_eq!(networks(), "{}");
+    // What it is told afterwards holds.
+    lab.ok(&["network", "connect", "--ip", "10.10.0.200", "one", "alpha"]);
+    lab.ok(&["start", "alpha"]);
+    assert_eq!(lab.address("alpha", "one", "IPAddress").to_string(), "10.10.0.200");
+    // One that was only created is on its network already.
+    lab.ok(&["create", "--name", "beta", "--net", "one", "--", "true"]);
+    assert!(lab.ok(&["ps", "-a", "-f", "network=one", "--format", "{{.Names}}"]).contains("beta"));
 }

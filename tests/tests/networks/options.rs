@@ -264,12 +264,12 @@ fn daemon_flags_that_cannot_be_are_refused_before_anything_is_made() {
 
 #[test]
 fn new_networks_take_the_daemons_options() {
-    let Some(lab) = Lab::new(&["--default-network-opt", "bridge=com.docker.network.driver.mtu=1334"]) else {
+    let Some(lab) = Lab::new(&["--default-network-opt", "bridge=com.docker.network.driver.mtu=1234"]) else {
         return;
     };
     lab.ok(&["network", "create", "one"]);
     lab.ok(&["network", "create", "-o", "com.docker.network.driver.mtu=1300", "two"]);
-    for (network, mtu) in [("one", "1334"), ("two", "1300"), ("bridge", "1500")] {
+    for (network, mtu) in [("one", "1234"), ("two", "1300"), ("bridge", "1500")] {
         let link = lab.ok(&["run", "--rm", "--net", network, "--", "ip", "link", "show", "eth0"]);
         assert!(link.contains(&format!("mtu {mtu} ")), "{network}: {link}");
     }
