@@ -18,6 +18,8 @@ pub(crate) struct Daemon {
     portmap: PathBuf,
     socket: String,
     process: std::process::Child,
+    /// In memory, as `/run` is.
+    exec_root: tempfile::TempDir,
     root: tempfile::TempDir,
     namespace: Namespace,
 }
@@ -27,6 +29,8 @@ impl Daemon {
         let portmap = bin_dir.join("portmap");
         ensure!(portmap.is_file(), "there is no {}: build it, or give --bin-dir", portmap.display());
         let root = tempfile::tempdir()?;
+        let memory = Path::new("/dev/shm");
+        let exec_root = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
         let namespace = Namespace::new()?;
         let socket = format!("unix://{}", root.path().join("portmap.sock").display());
         let mut command = Command::new(&portmap);
@@ -35,10 +39,10 @@ impl Daemon {
             .arg("--data-root")
             .arg(root.path().join("data"))
             .arg("--exec-root")
-            .arg(root.path().join("run"))
+            .arg(exec_root.path())
             .stdin(Stdio::null());
         let process = namespace.run(move || Ok(command.spawn()?))?;
-        let mut daemon = Self { portmap, socket, process, root, namespace };
+        let mut daemon = Self { portmap, socket, process, exec_root, root, namespace };
         daemon.await_socket()?;
         Ok(daemon)
     }
@@ -108,7 +112,7 @@ impl Daemon {
 
     /// How many namespaces are pinned.
     pub(crate) fn pins(&self) -> usize {
-        std::fs::read_dir(self.root.path().join("run/netns")).map_or(0, Iterator::count)
+        std::fs::read_dir(self.exec_root.path().join("netns")).map_or(0, Iterator::count)
     }
 }
 
@@ -124,10 +128,10 @@ impl Drop for Daemon {
         let _ = kill(self.pid(), Signal::SIGTERM);
         let _ = self.process.wait();
         // What is still pinned would keep the directory from being removed.
-        for pin in std::fs::read_dir(self.root.path().join("run/netns")).into_iter().flatten().flatten() {
+        for pin in std::fs::read_dir(self.exec_root.path().join("netns")).into_iter().flatten().flatten() {
             let _ = Command::new("umount").arg("-l").arg(pin.path()).status();
         }
-        let _ = Command::new("umount").arg("-l").arg(self.root.path().join("run/netns")).output();
+        let _ = Command::new("umount").arg("-l").arg(self.exec_root.path().join("netns")).output();
     }
 }
 

@@ -96,13 +96,8 @@ pub(super) fn at_once(daemon: &mut Daemon, amounts: Amounts) -> anyhow::Result<V
     let start = std::time::Instant::now();
     let said = daemon.at_once((0..amounts.at_once).map(|_| daemon.command(&show)).collect())?;
     let took = start.elapsed().as_secs_f64() * 1e3;
-    let addresses: BTreeSet<&str> = said
-        .iter()
-        .filter_map(|line| line.split_whitespace().skip_while(|word| *word != "inet").nth(1))
-        .collect();
-    // A sandbox may have ended before another began: an address that is free again may be seen twice. What must not be
-    // is two at one time, which is what a kernel that sees two of one address on a bridge can't tell. So count what is
-    // there while all live.
+    ensure!(said.iter().all(|line| line.contains("inet 10.201.")), "a sandbox had no address: {said:?}");
+    // Those may have had one address one after the other. What must not be is two with one at a time.
     let hold = ["run", "-d", "--net", "rush", "--", "sleep", "infinity"];
     daemon.at_once((0..amounts.at_once).map(|_| daemon.command(&hold)).collect())?;
     let (_, inspected) = daemon.timed(&[
@@ -120,7 +115,6 @@ pub(super) fn at_once(daemon: &mut Daemon, amounts: Amounts) -> anyhow::Result<V
     daemon.timed(&rm)?;
     let after = daemon.links()?;
     let leaked = after.iter().filter(|link| !before.contains(link)).count() + daemon.pins();
-    ensure!(!addresses.is_empty(), "no sandbox had an address: {said:?}");
     Ok(vec![
         Figure::new(format!("{} runs at once: all of them", amounts.at_once), "ms", constant(took), None),
         Figure::new("addresses given twice", "", constant(count(duplicates)), Some(0.0)),
