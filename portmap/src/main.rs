@@ -107,7 +107,13 @@ fn main() -> ExitCode {
         }
         Ok(cli) => cli::publish::run(cli.publish),
         Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
-        Err(error) => Err(anyhow::anyhow!("{}", usage_error(&error.to_string()))),
+        Err(error) => {
+            let typed = || std::env::args().skip(1);
+            let unknown =
+                (error.kind() == ErrorKind::UnknownArgument).then(|| unknown_command(typed())).flatten();
+            let text = unknown.unwrap_or_else(|| error.to_string());
+            Err(anyhow::anyhow!("{}", usage_error(&text, &command_path(typed()))))
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -151,11 +157,43 @@ fn one_line(text: &str) -> String {
 }
 
 /// clap explains at length; the first paragraph says what is wrong, and one line is enough.
-fn usage_error(text: &str) -> String {
+fn usage_error(text: &str, command: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let first = text.split("\n\n").next().unwrap_or(text);
     let words: Vec<&str> = first.split_whitespace().collect();
-    format!("{} (see portmap --help)", words.join(" "))
+    format!("{} (see {command} --help)", words.join(" "))
+}
+
+/// The command that was meant, as far as it was one: `portmap network create`.
+fn command_path(typed: impl Iterator<Item = String>) -> String {
+    let mut path = String::from("portmap");
+    let mut command = Cli::command();
+    for word in positional(typed) {
+        let Some(found) = command.find_subcommand(&word).cloned() else { break };
+        path.push(' ');
+        path.push_str(found.get_name());
+        command = found;
+    }
+    path
+}
+
+/// `portmap kill web`: of several words without a port to publish, the first was to be a command.
+fn unknown_command(typed: impl Iterator<Item = String>) -> Option<String> {
+    let typed: Vec<String> = typed.collect();
+    let publishes = typed.iter().any(|word| word.starts_with("-p") || word.starts_with("--publish"));
+    let mut words = positional(typed.into_iter());
+    let first = words.next().filter(|word| !publishes && Cli::command().find_subcommand(word).is_none())?;
+    words.next().map(|_| format!("unknown command: {first}"))
+}
+
+/// The words that are neither a flag nor the value of `--host`, which may stand before the command.
+fn positional(typed: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    let mut is_value = false;
+    typed.filter(move |word| {
+        let skipped =
+            std::mem::replace(&mut is_value, word == "-H" || word == "--host") || word.starts_with('-');
+        !skipped
+    })
 }
 
 #[cfg(test)]
@@ -171,9 +209,26 @@ mod tests {
     fn a_usage_error_is_one_line() {
         for words in [&["--nonsense"][..], &["--ip", "x"], &["-p"], &["--drain", "-1"], &["a", "b"]] {
             let error = Cli::try_parse_from([&["portmap"], words].concat()).err().expect("it is wrong");
-            let line = usage_error(&error.to_string());
+            let line = usage_error(&error.to_string(), "portmap");
             assert!(!line.contains('\n') && !line.starts_with("error"), "{line:?}");
             assert!(line.ends_with("(see portmap --help)"), "{line:?}");
         }
+    }
+
+    #[test]
+    fn an_error_points_to_the_help_of_its_command() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>().into_iter();
+        for (typed, path) in [
+            ("--nonsense", "portmap"),
+            ("-p 80 a b", "portmap"),
+            ("run --nonsense true", "portmap run"),
+            ("-H unix:///x network create --nonsense run", "portmap network create"),
+        ] {
+            assert_eq!(command_path(words(typed)), path, "{typed}");
+        }
+        assert_eq!(unknown_command(words("kill web")).as_deref(), Some("unknown command: kill"));
+        assert_eq!(unknown_command(words("-p 80 a b")), None);
+        assert_eq!(unknown_command(words("172.17.0.8 --nonsense")), None);
+        assert_eq!(unknown_command(words("run --nonsense true")), None);
     }
 }

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -114,16 +116,8 @@ pub(crate) struct Flags {
 impl Flags {
     /// Creates the sandbox. Gives its id.
     pub(crate) fn create(&self, client: &mut Client) -> Result<String, Failure> {
-        if let Some(file) = &self.cidfile {
-            let taken = file.symlink_metadata().is_ok();
-            if taken {
-                return Err(Failure::ours(format!(
-                    "container ID file found, make sure the other container isn't running or delete {}",
-                    file.display()
-                )));
-            }
-        }
         let body = self.request(|name| env::var(name).ok())?;
+        let mut cidfile = self.cidfile.as_deref().map(CidFile::new).transpose()?;
         let query = self.name.as_ref().map(|name| format!("?name={}", encode(name))).unwrap_or_default();
         let answer = client.call("POST", &format!("/portmap/sandboxes/create{query}"), Some(&body))?;
         let answer: Value = parse(&answer.body)?;
@@ -133,9 +127,8 @@ impl Flags {
         let Some(id) = answer["Id"].as_str() else {
             return Err(Failure::ours("unexpected answer from the daemon: no id"));
         };
-        if let Some(file) = &self.cidfile {
-            std::fs::write(file, id)
-                .with_context(|| format!("cannot write the container ID file {}", file.display()))?;
+        if let Some(file) = &mut cidfile {
+            file.keep(id)?;
         }
         Ok(id.to_owned())
     }
@@ -235,6 +228,43 @@ impl Flags {
             &self.link_local_ip,
             "--link-local-ip and per-network link-local IP addresses",
         )
+    }
+}
+
+/// The file that is to hold the id. It is made first, for the sandbox would stay if it couldn't be; it goes again if
+/// there comes no sandbox.
+struct CidFile<'a> {
+    path: &'a Path,
+    file: Option<File>,
+}
+
+impl<'a> CidFile<'a> {
+    fn new(path: &'a Path) -> Result<Self, Failure> {
+        match File::create_new(path) {
+            Ok(file) => Ok(Self { path, file: Some(file) }),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::ours(format!(
+                "container ID file found, make sure the other container isn't running or delete {}",
+                path.display()
+            ))),
+            Err(error) => Err(Failure::ours(
+                anyhow::Error::new(error)
+                    .context(format!("failed to create the container ID file {}", path.display())),
+            )),
+        }
+    }
+
+    fn keep(&mut self, id: &str) -> Result<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        file.write_all(id.as_bytes())
+            .with_context(|| format!("cannot write the container ID file {}", self.path.display()))
+    }
+}
+
+impl Drop for CidFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = std::fs::remove_file(self.path);
+        }
     }
 }
 

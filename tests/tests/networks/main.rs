@@ -6,9 +6,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod addressing;
+mod commands;
+mod connect;
 mod lab;
+mod listing;
 mod modes;
+mod neighbours;
 mod options;
 mod reach;
 mod refusals;
 mod restart;
+mod scarcity;

@@ -172,3 +172,105 @@ fn interfaces_are_numbered_from_the_lowest_that_is_free() {
     let links = lab.sandbox("alpha").ip("-brief link");
     assert!(links.contains("eth0") && links.contains("eth1") && !links.contains("eth2"), "{links}");
 }
+
+#[test]
+fn the_default_bridge_speaks_ipv6_where_it_was_told_to() {
+    for (flags, address, gateway) in [
+        (&["--ipv6", "--fixed-cidr-v6", "fd00:9::/80"][..], "fd00:9::2", "fd00:9::1"),
+        (&["--ipv6", "--bip6", "fd00:8::1/64"], "fd00:8::2", "fd00:8::1"),
+        (
+            &[
+                "--ipv6",
+                "--bip6",
+                "fd00:7::1/64",
+                "--fixed-cidr-v6",
+                "fd00:7::1:0/112",
+                "--default-gateway-v6",
+                "fd00:7::9",
+            ],
+            "fd00:7::1:0",
+            "fd00:7::9",
+        ),
+    ] {
+        let Some(lab) = Lab::new(flags) else { return };
+        lab.serve("alpha", &[]);
+        lab.serve("beta", &[]);
+        assert_eq!(lab.v6("alpha", "bridge").ip().to_string(), address, "{flags:?}");
+        let alpha = lab.sandbox("alpha");
+        let route = alpha.ip("-6 route show default");
+        assert!(route.contains(&format!("via {gateway} ")), "{flags:?}: {route}");
+        let beta = lab.v6("beta", "bridge");
+        assert!(alpha.connects(beta) && connects(&lab.host, beta), "{flags:?}");
+        assert!(!connects(&lab.neighbour, beta), "{flags:?}");
+        if !flags.contains(&"--default-gateway-v6") {
+            let listener = lab.neighbour.listen("[fd00:ff::2]:7".parse().unwrap());
+            assert!(alpha.connects(listener.local_addr().unwrap()), "{flags:?}");
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(peer.ip().to_string(), "fd00:ff::1");
+        }
+    }
+    // A pool of its own where nothing was said.
+    let Some(lab) = Lab::new(&["--ipv6"]) else { return };
+    lab.serve("alpha", &[]);
+    assert!(lab.v6("alpha", "bridge").ip().to_string().starts_with("fd"));
+}
+
+#[test]
+fn the_default_bridge_need_not_masquerade() {
+    let Some(lab) = Lab::new(&["--ip-masq=false"]) else { return };
+    lab.ok(&["run", "-d", "--name", "alpha", "--", "sleep", "infinity"]);
+    let listener = lab.neighbour.listen("192.0.2.2:7".parse().unwrap());
+    assert!(lab.sandbox("alpha").connects(listener.local_addr().unwrap()));
+    let (_, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip().to_string(), "172.17.0.2");
+}
+
+#[test]
+fn daemon_flags_that_cannot_be_are_refused_before_anything_is_made() {
+    let Some(host) = e2e::lab::Host::new("host") else { return };
+    let home = e2e::daemon::Home::new(&host).unwrap();
+    host.ip("link add lan0 type bridge");
+    let cases: &[(&[&str], &str)] = &[
+        (
+            &["-b", "lan0", "--bip", "10.5.0.1/24"],
+            "You specified -b & --bip, mutually exclusive options. Please specify only one",
+        ),
+        (
+            &["--icc=false", "--iptables=false"],
+            "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or --iptables to true",
+        ),
+        (
+            &["--bip", "10.5.0.1/24", "--default-gateway", "10.6.0.1"],
+            "default gateway ip must be part of the network",
+        ),
+        (&["--bip", "10.5.0.1/24", "--fixed-cidr", "10.6.0.0/24"], "10.6.0.0/24"),
+        (&["--bip", "nonsense"], "nonsense"),
+        (&["--bip", "10.5.0.1"], "10.5.0.1"),
+        (&["--mtu", "-1"], "-1"),
+        (&["-b", "lan9"], "lan9"),
+        (&["-b", "lo"], "lo"),
+        (&["--firewall-backend", "magic"], "magic"),
+        (&["--default-address-pool", "base=10.9.0.0/16,size=8"], "10.9.0.0/16"),
+        (&["--default-network-opt", "nonsense"], "nonsense"),
+    ];
+    for (flags, want) in cases {
+        let mut refused = host.spawn(home.daemon_command(flags));
+        assert_eq!(refused.code(), 1, "{flags:?}: {}", refused.stderr());
+        assert!(refused.stderr().contains(want), "{flags:?}: {}", refused.stderr());
+        let links = host.ip("-brief link");
+        assert_eq!(links.lines().count(), 2, "{flags:?}: {links}");
+    }
+}
+
+#[test]
+fn new_networks_take_the_daemons_options() {
+    let Some(lab) = Lab::new(&["--default-network-opt", "bridge=com.docker.network.driver.mtu=1234"]) else {
+        return;
+    };
+    lab.ok(&["network", "create", "one"]);
+    lab.ok(&["network", "create", "-o", "com.docker.network.driver.mtu=1300", "two"]);
+    for (network, mtu) in [("one", "1234"), ("two", "1300"), ("bridge", "1500")] {
+        let link = lab.ok(&["run", "--rm", "--net", network, "--", "ip", "link", "show", "eth0"]);
+        assert!(link.contains(&format!("mtu {mtu} ")), "{network}: {link}");
+    }
+}

@@ -120,3 +120,62 @@ fn the_kernels_state_is_made_again_from_the_facts() {
     assert!(connects(&lab.host, lab.v4("web", "one")));
     assert!(!connects(&lab.neighbour, lab.v4("web", "one")));
 }
+
+#[test]
+fn after_a_reboot_nothing_stale_is_believed() {
+    let Some(mut lab) = Lab::new(&[]) else { return };
+    lab.ok(&["network", "create", "--subnet", "10.10.0.0/24", "--label", "a=b", "one"]);
+    lab.ok(&["run", "-d", "--name", "web", "--net", "one", "--ip", "10.10.0.5", "--", "sleep", "infinity"]);
+    lab.ok(&["run", "-d", "--name", "gone", "--rm", "--net", "one", "--", "sleep", "infinity"]);
+    lab.ok(&["create", "--name", "new", "--net", "one", "--", "sleep", "infinity"]);
+    let networks = lab.ok(&["network", "ls", "--no-trunc"]);
+    lab.end_daemon("-KILL");
+    // The machine loses power: its processes, links, rules and run-time files go. The numbers of processes come again.
+    lab.home.run("sh", &["-c", "kill -KILL -1 || true"]);
+    for link in lab.host.ip("-brief link").lines().filter_map(|line| line.split([' ', '@']).next()) {
+        if link.starts_with("br-") || link.starts_with("veth") || link == "portmap0" {
+            lab.host.ip(&format!("link delete {link}"));
+        }
+    }
+    lab.host.run("nft", &["flush", "ruleset"]);
+    lab.host.sysctl("net/ipv4/ip_forward", "0");
+    let run = lab.home.path("run");
+    lab.home.run("sh", &["-c", &format!("umount {0}/netns/*; rm -rf {0}/*", run.display())]);
+    let boot = lab.home.path("boot_id");
+    std::fs::write(&boot, "01234567-89ab-4cde-8f01-23456789abcd\n").unwrap();
+    lab.home.run("mount", &["--bind", boot.to_str().unwrap(), "/proc/sys/kernel/random/boot_id"]).ok();
+    lab.start_daemon();
+
+    assert_eq!(lab.ok(&["network", "ls", "--no-trunc"]), networks, "networks persist");
+    assert!(lab.host.ip("-4 address").contains("10.10.0.1/24"), "and are there again");
+    assert_eq!(lab.ok(&["ps", "-q"]), "");
+    assert_eq!(lab.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web"]), "exited 255");
+    assert_eq!(lab.ok(&["inspect", "-f", "{{.State.Status}}", "new"]), "created");
+    assert_eq!(lab.portmap(&["inspect", "gone"]).code, 1, "--rm is kept");
+    assert_eq!(lab.ok(&["network", "inspect", "-f", "{{len .Containers}}", "one"]), "0");
+    assert_eq!(lab.ok(&["inspect", "-f", "{{.NetworkSettings.SandboxKey}}", "web"]), "");
+    assert!(!lab.host.ip("-brief link").contains("veth"));
+    // Their addresses are free, and what is to be forwarded is again.
+    lab.ok(&["start", "new", "web"]);
+    assert_eq!(lab.address("new", "one", "IPAddress").to_string(), "10.10.0.2");
+    assert_eq!(lab.address("web", "one", "IPAddress").to_string(), "10.10.0.5");
+    let listener = lab.neighbour.listen("192.0.2.2:7".parse().unwrap());
+    assert!(lab.sandbox("web").connects(listener.local_addr().unwrap()));
+}
+
+#[test]
+fn what_survived_a_change_of_the_boot_id_is_nobodys_either() {
+    let Some(mut lab) = Lab::new(&[]) else { return };
+    lab.ok(&["run", "-d", "--name", "web", "--", "sleep", "infinity"]);
+    lab.end_daemon("-KILL");
+    // As if a data root was carried to another machine, where the same process ids mean others.
+    let boot = lab.home.path("boot_id");
+    std::fs::write(&boot, "01234567-89ab-4cde-8f01-23456789abcd\n").unwrap();
+    lab.home.run("mount", &["--bind", boot.to_str().unwrap(), "/proc/sys/kernel/random/boot_id"]).ok();
+    lab.start_daemon();
+    assert_eq!(lab.ok(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web"]), "exited 255");
+    assert!(!lab.host.ip("-brief link").contains("veth"), "its interface is removed");
+    lab.ok(&["start", "web"]);
+    assert_eq!(lab.address("web", "bridge", "IPAddress").to_string(), "172.17.0.2");
+    assert_eq!(lab.ok(&["exec", "web", "echo", "hello"]), "hello");
+}

@@ -158,9 +158,7 @@ fn network_ids(filters: &Filters, controller: &Controller) -> Option<BTreeSet<ne
 fn wanted_network(view: &SandboxView, ids: &BTreeSet<netcore::model::NetworkId>, filters: &Filters) -> bool {
     let config = &view.sandbox.config;
     view.endpoints.iter().any(|endpoint| ids.contains(&endpoint.network))
-        || filters
-            .values("network")
-            .any(|name| config.networks.contains_key(name) || config.mode.as_text() == name)
+        || filters.values("network").any(|name| config.networks.contains_key(name))
 }
 
 async fn inspect(

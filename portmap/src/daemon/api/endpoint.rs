@@ -63,7 +63,8 @@ pub(super) fn settings(fields: &Fields, version: Version, mac_from: Version) -> 
     let ip = address(&ipam.text("IPv4Address")?, "IPv4", &mut wrong);
     let ip6 = address(&ipam.text("IPv6Address")?, "IPv6", &mut wrong);
     let link_local = ipam.texts("LinkLocalIPs")?;
-    let link_local = link_local.iter().filter_map(|text| address(text, "link-local", &mut wrong)).collect();
+    let link_local =
+        link_local.iter().filter_map(|text| address(text, "link-local IP", &mut wrong)).collect();
     if !wrong.is_empty() {
         return Err(Refusal::invalid(format!("invalid endpoint settings:\n{}", wrong.join("\n"))));
     }

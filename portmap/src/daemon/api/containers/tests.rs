@@ -13,7 +13,7 @@ fn view(state: SandboxState) -> SandboxView {
             labels: [("team".to_owned(), "a".to_owned())].into(),
             mode: NetworkMode::Bridge,
             netns: None,
-            networks: Default::default(),
+            networks: [("bridge".to_owned(), Default::default())].into(),
             process: ProcessConfig {
                 command: vec!["python3".to_owned(), "-m".to_owned()],
                 ..Default::default()

@@ -87,11 +87,7 @@ fn networks(view: &SandboxView, name: Naming<'_>, version: Version) -> BTreeMap<
     }
     let short = sandbox.id.short();
     let wanted = sandbox.config.networks.iter();
-    let mut wanted: BTreeMap<String, EndpointView> =
-        wanted.map(|(name, settings)| (name.clone(), endpoint::wanted(settings, version, &short))).collect();
-    let own = sandbox.config.mode.as_text().into_owned();
-    wanted.entry(own).or_insert_with(|| endpoint::wanted(&Default::default(), version, &short));
-    wanted
+    wanted.map(|(name, settings)| (name.clone(), endpoint::wanted(settings, version, &short))).collect()
 }
 
 /// Where a sandbox's files are.
