@@ -152,9 +152,7 @@ fn listen(state: &State, inherited: Vec<OwnedFd>) -> Result<Vec<Listening>> {
     if !inherited.is_empty() {
         return inherited.into_iter().map(Listening::inherit).collect();
     }
-    let default = [crate::client::DEFAULT_SOCKET.into()];
-    let paths = if settings.hosts.is_empty() { &default[..] } else { &settings.hosts };
-    paths.iter().map(|path| Listening::bind(path, settings.group.as_deref())).collect()
+    settings.hosts.iter().map(|path| Listening::bind(path, settings.group.as_deref())).collect()
 }
 
 async fn accept(listener: Arc<UnixListener>, accepted: tokio::sync::mpsc::Sender<UnixStream>) {
