@@ -1,5 +1,7 @@
 //! `portmap daemon` from outside: its socket, its life, and the docker CLI against it.
 
+mod life;
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
