@@ -10,7 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::Method;
-use netcore::firewall::BackendChoice;
+use netcore::firewall::Backend;
 use netcore::model::SandboxState;
 use nix::sys::utsname::uname;
 use serde::Serialize;
@@ -22,7 +22,7 @@ use crate::daemon::State;
 use crate::daemon::settings::Settings;
 
 /// What is built knows neither its time nor its commit.
-const UNKNOWN: &str = "unknown";
+const UNKNOWN: &str = "n/a";
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new().route("/_ping", get(ping)).route("/version", get(version)).route("/info", get(info))
@@ -321,21 +321,19 @@ fn info_view(state: &State, version: Version, sandboxes: usize, running: usize) 
             .iter()
             .map(|pool| PoolView { base: pool.base().to_string(), size: pool.size() })
             .collect(),
-        firewall_backend: (!below(49)).then(|| firewall(config.iptables, config.firewall_backend)),
+        firewall_backend: (!below(49)).then(|| firewall(state.controller.firewall_backend())),
         cdi_spec_dirs: Vec::new(),
         warnings: None,
     }
 }
 
-fn firewall(rules: bool, choice: BackendChoice) -> FirewallView {
-    let driver = match choice {
-        _ if !rules => "none",
-        BackendChoice::Auto => "auto",
-        BackendChoice::Nftables => "nftables",
-        BackendChoice::Iptables => "iptables",
-        BackendChoice::None => "none",
+fn firewall(backend: Option<Backend>) -> FirewallView {
+    let (driver, info) = match backend {
+        Some(Backend::Nftables) => ("nftables", vec![["Table".to_owned(), "portmap".to_owned()]]),
+        Some(Backend::Iptables) => ("iptables", Vec::new()),
+        None => ("none", Vec::new()),
     };
-    FirewallView { driver: driver.to_owned(), info: Vec::new() }
+    FirewallView { driver: driver.to_owned(), info }
 }
 
 /// The architecture as Go calls it.
