@@ -9,12 +9,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netcore::controller::ControllerError;
+use netcore::controller::{ControllerError, SandboxView};
 use netcore::kernel::PidFd;
-use netcore::model::{ProcessId, Running, SandboxId};
+use netcore::model::{ProcessId, Running, SandboxId, SandboxState};
+use netcore::process::Inhabitants;
 use nix::libc::{ESRCH, SIGKILL};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,6 +30,8 @@ use super::State;
 const KILLED: i32 = 137;
 /// How long the kernel may take to end a killed process.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// How often one looks whether they have ended.
+const KILL_POLL: Duration = Duration::from_millis(2);
 
 /// How a sandbox's end became known.
 pub(crate) enum End {
@@ -46,6 +50,8 @@ struct Watched {
     command: Option<Arc<PidFd>>,
     /// The exit code, once there is one.
     ended: Sender<Option<i32>>,
+    /// It is to be started again, so it isn't removed at its end.
+    is_kept: bool,
 }
 
 impl Watch {
@@ -82,6 +88,17 @@ impl Watch {
         }
     }
 
+    /// It isn't removed at the end of this run.
+    pub(crate) fn keep(&self, id: SandboxId) {
+        if let Some(watched) = self.lock().get_mut(&id) {
+            watched.is_kept = true;
+        }
+    }
+
+    fn is_kept(&self, id: SandboxId) -> bool {
+        self.lock().get(&id).is_some_and(|watched| watched.is_kept)
+    }
+
     fn processes(&self, id: SandboxId) -> (Option<Arc<PidFd>>, Option<Arc<PidFd>>) {
         self.lock().get(&id).map_or((None, None), |w| (w.command.clone(), w.supervisor.clone()))
     }
@@ -93,6 +110,21 @@ impl Watch {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Watched>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Namespaces that were there before the daemon looked which sandboxes run.
+pub(crate) struct Strays(Vec<(PathBuf, Inhabitants)>);
+
+impl Strays {
+    /// To be called before a controller is opened, which lets go of what nobody needs.
+    pub(crate) fn below(exec_root: &Path) -> Self {
+        let entries = std::fs::read_dir(exec_root.join("netns")).into_iter().flatten().flatten();
+        let found = entries.filter_map(|entry| {
+            let path = entry.path();
+            Some((path.clone(), Inhabitants::of(&path).ok()?))
+        });
+        Self(found.collect())
     }
 }
 
@@ -122,7 +154,9 @@ impl State {
     ) {
         let (supervisor, command) = (supervisor.map(Arc::new), command.map(Arc::new));
         let (ended, mut reported) = watch::channel(None);
-        self.watch.lock().insert(id, Watched { supervisor: supervisor.clone(), command, ended });
+        self.watch
+            .lock()
+            .insert(id, Watched { supervisor: supervisor.clone(), command, ended, is_kept: false });
         let state = self.clone();
         tokio::spawn(async move {
             let vanished = async {
@@ -152,9 +186,61 @@ impl State {
             tracing::warn!(sandbox = %id.short(), "its command doesn't end though it was killed");
         }
         let state = self.clone();
-        let torn_down = spawn_blocking(move || state.ended(id, End::Vanished(reporter))).await;
+        let end = move || {
+            state.clear_away(id, reporter);
+            state.ended(id, End::Vanished(reporter))
+        };
+        let torn_down = spawn_blocking(end).await;
         if let Ok(Err(error)) = torn_down {
             tracing::error!(sandbox = %id.short(), %error, "cannot tear it down");
+        }
+    }
+
+    /// Kills what a command left in its network namespace, as its supervisor would have done. Blocks.
+    fn clear_away(&self, id: SandboxId, reporter: ProcessId) {
+        let run = || match self.controller.sandbox(&id.to_string()) {
+            Ok(SandboxView { sandbox, .. }) => match sandbox.state {
+                SandboxState::Running(run) if run.supervisor == Some(reporter) => {
+                    let own = !sandbox.config.mode.is_shared() && sandbox.config.netns.is_none();
+                    run.netns.filter(|_| own)
+                }
+                _ => None,
+            },
+            Err(_) => None,
+        };
+        let Some(path) = run() else { return };
+        let Ok(inhabitants) = Inhabitants::of(&path) else { return };
+        // Looked at again: now it is sure that the file was this run's.
+        if run().is_some() {
+            self.end_all(Some(id), inhabitants);
+        }
+    }
+
+    /// Kills what is left in namespaces of sandboxes that don't run any more: their supervisors vanished while there was no
+    /// daemon. Blocks.
+    pub(crate) fn end_strays(&self, before: Strays) {
+        let running = self.controller.running().unwrap_or_default();
+        for (path, inhabitants) in before.0 {
+            if !running.iter().any(|(_, run)| run.netns.as_ref() == Some(&path)) {
+                self.end_all(None, inhabitants);
+            }
+        }
+    }
+
+    /// Kills who is in a network namespace, but for other sandboxes that share it. Blocks.
+    fn end_all(&self, id: Option<SandboxId>, mut inhabitants: Inhabitants) {
+        for (other, run) in self.controller.running().unwrap_or_default() {
+            if Some(other) != id {
+                inhabitants.spare(run.pid, run.supervisor.map_or(run.pid, |supervisor| supervisor.pid));
+            }
+        }
+        let deadline = Instant::now() + KILL_TIME;
+        while inhabitants.kill() > 0 {
+            if Instant::now() > deadline {
+                tracing::warn!("what is left of a sandbox doesn't end though it was killed");
+                return;
+            }
+            std::thread::sleep(KILL_POLL);
         }
     }
 
@@ -162,6 +248,9 @@ impl State {
     pub(crate) fn ended(&self, id: SandboxId, end: End) -> Result<(), ControllerError> {
         let before = self.controller.sandbox(&id.to_string());
         let (code, ended) = match end {
+            End::Reported(code, error) if self.watch.is_kept(id) => {
+                (code, self.controller.sandbox_ended_to_restart(id, code, error))
+            }
             End::Reported(code, error) => (code, self.controller.sandbox_ended(id, code, error)),
             End::Vanished(supervisor) => (KILLED, self.controller.supervisor_gone(id, supervisor)),
         };
