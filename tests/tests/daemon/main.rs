@@ -1,6 +1,8 @@
 //! `portmap daemon` from outside: its socket, its life, and the docker CLI against it.
 
+mod hostile;
 mod life;
+mod sandboxes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
