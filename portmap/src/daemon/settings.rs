@@ -108,7 +108,7 @@ impl Settings {
         }
     }
 
-    fn of(given: &Given) -> Result<Self> {
+    pub(crate) fn of(given: &Given) -> Result<Self> {
         let controller = controller(given)?;
         let default = controller.exec_root.join(client::SOCKET);
         let hosts = given.get("hosts").into_iter().flatten().filter(|host| !host.is_empty());

@@ -177,4 +177,4 @@ async fn inspect(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

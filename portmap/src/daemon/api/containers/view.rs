@@ -80,17 +80,23 @@ fn networks(view: &SandboxView, name: Naming<'_>, version: Version) -> BTreeMap<
     let attached: BTreeMap<String, EndpointView> = view
         .endpoints
         .iter()
-        .map(|endpoint| (name(endpoint.network), endpoint::view(endpoint, sandbox, version)))
+        .map(|endpoint| (name(endpoint.network), endpoint))
+        .map(|(name, endpoint)| {
+            let view = endpoint::view(endpoint, &name, sandbox, version);
+            (name, view)
+        })
         .collect();
     if !attached.is_empty() || sandbox.config.mode.is_shared() {
         return attached;
     }
-    let short = sandbox.id.short();
+    let view = |name: &str, settings| endpoint::wanted(settings, name, sandbox, version);
     let wanted = sandbox.config.networks.iter();
     let mut wanted: BTreeMap<String, EndpointView> =
-        wanted.map(|(name, settings)| (name.clone(), endpoint::wanted(settings, version, &short))).collect();
-    let own = sandbox.config.mode.as_text().into_owned();
-    wanted.entry(own).or_insert_with(|| endpoint::wanted(&Default::default(), version, &short));
+        wanted.map(|(name, settings)| (name.clone(), view(name, settings))).collect();
+    let own = sandbox.config.mode.as_text();
+    if !wanted.contains_key(own.as_ref()) {
+        wanted.insert(own.clone().into_owned(), view(&own, &Default::default()));
+    }
     wanted
 }
 
