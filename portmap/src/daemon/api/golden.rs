@@ -16,7 +16,8 @@ use crate::daemon::settings::{Given, Settings};
 /// The versions that clients in use speak.
 const VERSIONS: [u32; 5] = [24, 41, 44, 47, 51];
 /// What differs from host to host.
-const OF_THE_HOST: [&str; 11] = [
+const OF_THE_HOST: [&str; 12] = [
+    "Arch",
     "IPv4Forwarding",
     "NFd",
     "NGoroutines",
