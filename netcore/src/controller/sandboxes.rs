@@ -133,13 +133,21 @@ impl Controller {
         self.ended(id, Run::default(), (code, error), Teardown::finish)
     }
 
-    /// As [`sandbox_ended`](Self::sandbox_ended), but it isn't removed: it is about to be started again.
+    /// As [`sandbox_ended`](Self::sandbox_ended), told by its supervisor: a run that has another one isn't touched, for who
+    /// tells twice may be overtaken by the next start. With `keep` the sandbox isn't removed, because it is about to be
+    /// started again.
     ///
     /// # Errors
     /// As [`sandbox_ended`](Self::sandbox_ended).
-    pub fn sandbox_ended_to_restart(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
-        let run = Run { supervisor: None, is_kept: true };
-        self.ended(id, run, (code, error), Teardown::finish)
+    pub fn run_ended(
+        &self,
+        id: SandboxId,
+        supervisor: Option<ProcessId>,
+        keep: bool,
+        code: i32,
+        error: Option<String>,
+    ) -> Result<Ended> {
+        self.ended(id, Run { supervisor, is_kept: keep }, (code, error), Teardown::finish)
     }
 
     /// As [`sandbox_ended`](Self::sandbox_ended), but the kernel follows on a thread of its own: to remove a pair of

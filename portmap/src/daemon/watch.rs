@@ -30,13 +30,15 @@ use super::State;
 const KILLED: i32 = 137;
 /// How long the kernel may take to end a killed process.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// How long it may take until a run that has ended is forgotten.
+const FORGET_TIME: Duration = Duration::from_secs(2);
 /// How often one looks whether they have ended.
 const KILL_POLL: Duration = Duration::from_millis(2);
 
 /// How a sandbox's end became known.
 pub(crate) enum End {
-    /// Its supervisor told the exit code, or why the command couldn't be started.
-    Reported(i32, Option<String>),
+    /// Its supervisor, if it says who it is, told the exit code, or why the command couldn't be started.
+    Reported(Option<ProcessId>, i32, Option<String>),
     /// This supervisor is gone.
     Vanished(ProcessId),
 }
@@ -46,6 +48,8 @@ pub(crate) enum End {
 pub(crate) struct Watch(Mutex<HashMap<SandboxId, Watched>>);
 
 struct Watched {
+    /// Who reports the end.
+    reporter: ProcessId,
     supervisor: Option<Arc<PidFd>>,
     command: Option<Arc<PidFd>>,
     /// The exit code, once there is one.
@@ -103,9 +107,20 @@ impl Watch {
         self.lock().get(&id).map_or((None, None), |w| (w.command.clone(), w.supervisor.clone()))
     }
 
-    /// Watches it no longer. Who waits is to be told by what is returned; `None` if it wasn't watched.
-    fn forget(&self, id: SandboxId) -> Option<Sender<Option<i32>>> {
-        self.lock().remove(&id).map(|watched| watched.ended)
+    /// Watches it no longer; only its run under `reporter`, if that is given. Who waits is to be told by what is returned;
+    /// `None` if it wasn't watched.
+    fn forget(&self, id: SandboxId, reporter: Option<ProcessId>) -> Option<Sender<Option<i32>>> {
+        let mut all = self.lock();
+        let meant = all.get(&id).is_some_and(|run| reporter.is_none_or(|reporter| run.reporter == reporter));
+        if meant { all.remove(&id).map(|watched| watched.ended) } else { None }
+    }
+
+    /// Waits until the run before is forgotten, as it is as soon as it has ended in the facts. Blocks.
+    fn await_turn(&self, id: SandboxId) {
+        let deadline = Instant::now() + FORGET_TIME;
+        while self.lock().contains_key(&id) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Watched>> {
@@ -129,8 +144,9 @@ impl Strays {
 }
 
 impl State {
-    /// Looks after a sandbox from its start on. To be called on the runtime.
+    /// Looks after a sandbox from its start on. To be called in the runtime, where one may block.
     pub(crate) fn watch_started(self: &Arc<Self>, id: SandboxId, reporter: ProcessId, supervisor: PidFd) {
+        self.watch.await_turn(id);
         self.watch_over(id, reporter, Some(supervisor), None);
     }
 
@@ -156,7 +172,7 @@ impl State {
         let (ended, mut reported) = watch::channel(None);
         self.watch
             .lock()
-            .insert(id, Watched { supervisor: supervisor.clone(), command, ended, is_kept: false });
+            .insert(id, Watched { reporter, supervisor: supervisor.clone(), command, ended, is_kept: false });
         let state = self.clone();
         tokio::spawn(async move {
             let vanished = async {
@@ -247,15 +263,17 @@ impl State {
     /// A sandbox's command has ended: tears down, and tells who waits. Blocks.
     pub(crate) fn ended(&self, id: SandboxId, end: End) -> Result<(), ControllerError> {
         let before = self.controller.sandbox(&id.to_string());
-        let (code, ended) = match end {
-            End::Reported(code, error) if self.watch.is_kept(id) => {
-                (code, self.controller.sandbox_ended_to_restart(id, code, error))
+        let (reporter, code, ended) = match end {
+            End::Reported(reporter, code, error) => {
+                let keep = self.watch.is_kept(id);
+                (reporter, code, self.controller.run_ended(id, reporter, keep, code, error))
             }
-            End::Reported(code, error) => (code, self.controller.sandbox_ended(id, code, error)),
-            End::Vanished(supervisor) => (KILLED, self.controller.supervisor_gone(id, supervisor)),
+            End::Vanished(supervisor) => {
+                (Some(supervisor), KILLED, self.controller.supervisor_gone(id, supervisor))
+            }
         };
         // Also after a failure: who waits shall hear of the end, the rest is for the next reconciliation.
-        let waiting = self.watch.forget(id);
+        let waiting = self.watch.forget(id, reporter);
         if let (Some(_), Ok(view)) = (&waiting, &before) {
             self.bus.sandbox("die", &view.sandbox, &[("exitCode", &code.to_string())]);
             for endpoint in &view.endpoints {

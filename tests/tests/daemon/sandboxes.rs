@@ -216,3 +216,31 @@ fn options_of_new_networks_have_defaults() {
     let (front, bridge) = shown.split_once('\n').expect("two lines");
     assert!(front.contains("1290") && !bridge.contains("1290"), "{shown}");
 }
+
+#[test]
+fn a_start_right_after_an_end_is_watched() {
+    let Some(home) = home() else { return };
+    let daemon = home.daemon(&[]);
+    let flag = home.path("flag");
+    let script = format!("test -e {} && exec sleep 1000", flag.display());
+    home.portmap(&["create", "--name", "web", "sh", "-c", &script]).ok();
+    // Each starts it again as soon as it is allowed to, whoever ended it.
+    let portmap = bin::portmap();
+    let again = format!("for i in 1 2 3 4 5 6 7 8 9 10; do {} start -a web; done", portmap.display());
+    let all: Vec<Proc> = (0..3)
+        .map(|_| {
+            let mut command = home.command("sh");
+            command.args(["-c", &again]);
+            home.host().spawn(command)
+        })
+        .collect();
+    for mut one in all {
+        let _ = one.wait();
+    }
+    fs::write(&flag, "").expect("our own folder");
+    home.portmap(&["start", "web"]).ok();
+    let state = || home.portmap(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "web"]).ok();
+    assert!(state().starts_with("running"), "{}", daemon.stderr());
+    home.portmap(&["stop", "-t", "0", "web"]).ok();
+    assert_eq!(state(), "exited 143");
+}

@@ -237,9 +237,13 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
     let code = fields.number("ExitCode")?;
     let code = i32::try_from(code).map_err(|_| Refusal::invalid(format!("invalid exit code: {code}")))?;
     let error = Some(fields.text("Error")?).filter(|text| !text.is_empty());
+    let reporter = match process_number(&fields)? {
+        0 => None,
+        pid => Some(PidFd::open(pid).map_err(|error| no_process(pid, &error))?.1),
+    };
     perform(&state, move |state, controller| {
         let sandbox = controller.sandbox(&id)?.sandbox;
-        state.ended(sandbox.id, End::Reported(code, error))?;
+        state.ended(sandbox.id, End::Reported(reporter, code, error))?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
