@@ -73,6 +73,8 @@ enum Command {
     /// Show all about sandboxes and networks
     Inspect(cli::inspect::Args),
     /// Show what a sandbox's command wrote in the background
+    ///
+    /// The log has no limit: it grows from run to run, and goes with the sandbox.
     Logs(cli::logs::Args),
     /// Run the daemon, which keeps networks and sandboxes
     Daemon(Box<cli::daemon::Args>),
