@@ -11,6 +11,7 @@
 
 use std::env;
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -33,13 +34,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, Runtime};
 
-/// Where the daemon listens unless it is told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/run/portmap/portmap.sock";
 /// Where the daemon's run-time files are unless it is told otherwise.
 pub(crate) const DEFAULT_EXEC_ROOT: &str = "/run/portmap";
-/// `--data-root` of a daemon started on demand.
+/// Where the daemon listens unless it is told otherwise: a file in its exec root.
+pub(crate) const SOCKET: &str = "portmap.sock";
+/// `-H`, of clients and of the daemon.
+pub(crate) const HOST_VARIABLE: &str = "PORTMAP_HOST";
+/// The daemon's `--data-root`.
 pub(crate) const DATA_ROOT_VARIABLE: &str = "PORTMAP_DATA_ROOT";
-/// `--exec-root` of a daemon started on demand.
+/// The daemon's `--exec-root`, and so where its clients look for it.
 pub(crate) const EXEC_ROOT_VARIABLE: &str = "PORTMAP_EXEC_ROOT";
 
 /// How long a daemon started on demand stays with nothing to look after.
@@ -101,7 +104,7 @@ impl Client {
     pub(crate) fn new(host: Option<&str>) -> Result<Self> {
         let host = match host {
             Some(text) => Host::parse(text)?,
-            None => Host::Unix(DEFAULT_SOCKET.into()),
+            None => Host::Unix(std::path::absolute(exec_root().join(SOCKET)).context("invalid path")?),
         };
         let runtime = Builder::new_current_thread().enable_io().enable_time().build();
         Ok(Self { host, runtime: runtime.context("cannot start a runtime")?, connection: None })
@@ -141,6 +144,15 @@ impl Client {
     }
 }
 
+/// What a variable says; an empty one says nothing.
+pub(crate) fn from_environment(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn exec_root() -> PathBuf {
+    from_environment(EXEC_ROOT_VARIABLE).map_or_else(|| DEFAULT_EXEC_ROOT.into(), PathBuf::from)
+}
+
 /// Percent-encodes what stands for itself in a path segment or a query value.
 pub(crate) fn encode(segment: &str) -> String {
     let mut encoded = String::with_capacity(segment.len());
@@ -156,7 +168,7 @@ pub(crate) fn encode(segment: &str) -> String {
 impl Host {
     fn parse(text: &str) -> Result<Self> {
         match text.split_once("://") {
-            Some(("unix", "")) => Ok(Self::Unix(DEFAULT_SOCKET.into())),
+            Some(("unix", "")) => Ok(Self::Unix(exec_root().join(SOCKET))),
             Some(("unix", path)) => {
                 Ok(Self::Unix(std::path::absolute(path).with_context(|| format!("invalid path {path:?}"))?))
             }
@@ -231,22 +243,15 @@ struct Starting {
 
 impl Starting {
     fn spawn(socket: &Path) -> Result<Self> {
-        let from_environment = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let exec_root = from_environment(EXEC_ROOT_VARIABLE);
+        let exec_root = std::path::absolute(exec_root()).context("cannot tell the current directory")?;
         let mut command = Command::new("/proc/self/exe");
-        command.args(["daemon", "--on-demand", "--idle-timeout", IDLE_TIMEOUT]);
-        // What is default is not said: the daemon's configuration file may say it, and must not say it twice.
-        if socket != Path::new(DEFAULT_SOCKET) {
-            command.arg(format!("--host=unix://{}", socket.display()));
+        command.args(["daemon", "--idle-timeout", IDLE_TIMEOUT, "--on-demand"]).arg(socket);
+        // It has the same variables, but another directory.
+        command.env_remove(HOST_VARIABLE).env(EXEC_ROOT_VARIABLE, &exec_root);
+        if let Some(root) = from_environment(DATA_ROOT_VARIABLE) {
+            command.env(DATA_ROOT_VARIABLE, std::path::absolute(root)?);
         }
-        for (flag, root) in
-            [("--exec-root", &exec_root), ("--data-root", &from_environment(DATA_ROOT_VARIABLE))]
-        {
-            if let Some(root) = root {
-                command.arg(flag).arg(std::path::absolute(root)?);
-            }
-        }
-        let (mut file, log) = open_log(exec_root.as_deref().unwrap_or_else(|| Path::new(DEFAULT_EXEC_ROOT)))?;
+        let (mut file, log) = open_log(&exec_root)?;
         let begin = file.seek(SeekFrom::End(0)).unwrap_or(0);
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
         let child = command.spawn().context("cannot start the portmap daemon")?;

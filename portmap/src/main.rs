@@ -38,7 +38,8 @@ struct Cli {
 
     /// The daemon to talk to [env: PORTMAP_HOST] [default: unix:///run/portmap/portmap.sock]
     ///
-    /// For the daemon itself: where it listens. There it may be given several times, and the environment says nothing.
+    /// For the daemon itself: where it listens; there it may be given several times. The default is portmap.sock in the
+    /// daemon's exec root, which PORTMAP_EXEC_ROOT moves for the daemon and for its clients.
     #[arg(short = 'H', long, global = true, value_name = "URL", action = ArgAction::Append)]
     host: Vec<String>,
 
@@ -72,6 +73,8 @@ enum Command {
     /// Show all about sandboxes and networks
     Inspect(cli::inspect::Args),
     /// Show what a sandbox's command wrote in the background
+    ///
+    /// The log has no limit: it grows from run to run, and goes with the sandbox.
     Logs(cli::logs::Args),
     /// Run the daemon, which keeps networks and sandboxes
     Daemon(Box<cli::daemon::Args>),
@@ -126,7 +129,7 @@ fn main() -> ExitCode {
 
 /// The daemon that all commands talk to unless they are told otherwise.
 fn host_of_environment() -> Option<String> {
-    std::env::var("PORTMAP_HOST").ok().filter(|host| !host.is_empty())
+    client::from_environment(client::HOST_VARIABLE).map(|host| host.to_string_lossy().into_owned())
 }
 
 /// Whether what clap has to say was asked for, or is the answer to half a command.

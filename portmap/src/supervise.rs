@@ -231,7 +231,8 @@ fn report_start(host: Option<&str>, client: &mut Client, path: &str, attendant: 
 
 /// Tells the daemon what became of a sandbox. It may have been removed by force meanwhile.
 fn report_end(host: Option<&str>, client: &mut Client, path: &str, code: u8, why: &str) {
-    match tell(host, client, path, &json!({"ExitCode": code, "Error": why})) {
+    let body = json!({"Pid": std::process::id(), "ExitCode": code, "Error": why});
+    match tell(host, client, path, &body) {
         Ok(()) | Err(CallError::Daemon { status: 404, .. }) => {}
         Err(error) => complain(&error),
     }

@@ -14,6 +14,5 @@ pub mod need;
 pub mod proc;
 pub mod proxy;
 pub mod servers;
-pub mod standin;
 pub mod traffic;
 pub mod wait;

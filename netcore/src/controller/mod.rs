@@ -43,6 +43,7 @@ pub use config::{BridgeDevice, Config, DEFAULT_BRIDGE, DefaultBridge};
 pub use error::{Class, ControllerError, SettingsError};
 pub use request::{Ended, Files, NetworkRequest, NetworkView, SandboxConfigRequest, SandboxView, Started};
 
+use crate::firewall::Backend;
 use crate::kernel::Kernel;
 use crate::model::{BootId, Timestamp};
 use crate::store::Store;
@@ -83,6 +84,11 @@ impl Controller {
     /// The boot that processes are of which run now.
     pub fn boot(&self) -> &BootId {
         &self.0.boot
+    }
+
+    /// What rules are made with; `None` if none are to be made, or nothing works that they could be made with.
+    pub fn firewall_backend(&self) -> Option<Backend> {
+        self.0.rules().backend()
     }
 }
 

@@ -52,7 +52,8 @@ impl Controller {
         let ended = inner.end_stale()?;
         let made = inner.make_true();
         for stale in ended {
-            inner.forget_run(&stale.sandbox, stale.leases, made.is_ok());
+            let removed = stale.sandbox.config.auto_remove;
+            inner.forget_run(stale.sandbox.id, stale.leases, made.is_ok(), removed);
         }
         made
     }
@@ -99,7 +100,7 @@ impl Inner {
                 };
                 let exited = Exited { code, started: Some(running.started), finished: now(), error: None };
                 tracing::info!(name = %sandbox.config.name, code, "sandbox is gone");
-                let leases = end_facts(tx, sandbox.clone(), exited)?;
+                let leases = end_facts(tx, sandbox.clone(), exited, sandbox.config.auto_remove)?;
                 ended.push(Stale { sandbox, leases });
             }
             Ok(ended)

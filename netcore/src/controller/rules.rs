@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use super::Result;
 use super::root;
-use crate::firewall::{BridgeNetwork, Facts, Firewall, Foreign, Tools};
+use crate::firewall::{Backend, BridgeNetwork, Facts, Firewall, Foreign, Tools};
 use crate::model::{BootId, Family, NetworkId};
 
 type AnyTools = Box<dyn Tools + Send>;
@@ -40,6 +40,10 @@ impl Rules {
         let families: Vec<&str> = words.filter(|_| same_boot).collect();
         let (v4, v6) = (families.contains(&"ipv4"), families.contains(&"ipv6"));
         Self { firewall, networks: BTreeMap::new(), routed: Routed { path, boot, v4, v6 } }
+    }
+
+    pub(super) fn backend(&mut self) -> Option<Backend> {
+        self.firewall.backend().ok().flatten()
     }
 
     /// Remembers that forwarding is about to be turned on by us.

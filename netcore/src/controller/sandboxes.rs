@@ -135,7 +135,24 @@ impl Controller {
     /// # Errors
     /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
     pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
-        self.ended(id, None, (code, error), Teardown::finish)
+        self.ended(id, Run::default(), (code, error), Teardown::finish)
+    }
+
+    /// As [`sandbox_ended`](Self::sandbox_ended), told by its supervisor: a run that has another one isn't touched, for who
+    /// tells twice may be overtaken by the next start. With `keep` the sandbox isn't removed, because it is about to be
+    /// started again.
+    ///
+    /// # Errors
+    /// As [`sandbox_ended`](Self::sandbox_ended).
+    pub fn run_ended(
+        &self,
+        id: SandboxId,
+        supervisor: Option<ProcessId>,
+        keep: bool,
+        code: i32,
+        error: Option<String>,
+    ) -> Result<Ended> {
+        self.ended(id, Run { supervisor, is_kept: keep }, (code, error), Teardown::finish)
     }
 
     /// As [`sandbox_ended`](Self::sandbox_ended), but the kernel follows on a thread of its own: to remove a pair of
@@ -150,7 +167,7 @@ impl Controller {
         code: i32,
         error: Option<String>,
     ) -> Result<Ended> {
-        self.ended(id, None, (code, error), Teardown::finish_in_background)
+        self.ended(id, Run::default(), (code, error), Teardown::finish_in_background)
     }
 
     /// Tells that the supervisor of a sandbox is gone, who would have told the end of its process: it counts as killed. A
@@ -159,14 +176,13 @@ impl Controller {
     /// # Errors
     /// As [`sandbox_ended`](Self::sandbox_ended).
     pub fn supervisor_gone(&self, id: SandboxId, supervisor: ProcessId) -> Result<Ended> {
-        self.ended(id, Some(supervisor), (LOST, None), Teardown::finish)
+        self.ended(id, Run { supervisor: Some(supervisor), is_kept: false }, (LOST, None), Teardown::finish)
     }
 
-    /// Ends a sandbox's run; only one of this supervisor, if that is given.
     fn ended(
         &self,
         id: SandboxId,
-        supervisor: Option<ProcessId>,
+        Run { supervisor, is_kept }: Run,
         (code, error): (i32, Option<String>),
         finish: fn(Teardown),
     ) -> Result<Ended> {
@@ -184,12 +200,12 @@ impl Controller {
             return Ok(Ended { auto_removed: false });
         }
         let exited = Exited { code, started: Some(running.started), finished: now(), error };
-        let auto_removed = known.sandbox.config.auto_remove;
+        let auto_removed = known.sandbox.config.auto_remove && !is_kept;
         let before = known.sandbox.clone();
-        let leases = inner.store.write(move |tx| end_facts(tx, before, exited))?;
+        let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
-        finish(Teardown { guard, controller: self.clone(), known, leases });
+        finish(Teardown { guard, controller: self.clone(), known, leases, auto_removed });
         Ok(Ended { auto_removed })
     }
 
@@ -265,18 +281,27 @@ impl Inner {
     }
 
     /// Gives back what a sandbox had that ended, and removes its files. Addresses whose interface isn't gone are held.
-    pub(super) fn forget_run(&self, sandbox: &Sandbox, leases: Vec<Lease>, gone: bool) {
+    pub(super) fn forget_run(&self, id: SandboxId, leases: Vec<Lease>, gone: bool, removed: bool) {
         let taken = leases.into_iter().map(|lease| (lease.pool, lease.address));
         if gone {
             taken.for_each(|(pool, ip)| self.addresses.release(&pool, ip));
         } else {
             self.addresses.hold(taken);
         }
-        remove_dir(&self.root.run(sandbox.id));
-        if sandbox.config.auto_remove {
-            remove_dir(&self.root.kept(sandbox.id));
+        remove_dir(&self.root.run(id));
+        if removed {
+            remove_dir(&self.root.kept(id));
         }
     }
+}
+
+/// Which run of a sandbox ends, and how.
+#[derive(Default)]
+struct Run {
+    /// Only one of this supervisor.
+    supervisor: Option<ProcessId>,
+    /// The sandbox isn't removed, even if it is to be at its end.
+    is_kept: bool,
 }
 
 /// What is left to do of a sandbox that has ended in the facts.
@@ -286,15 +311,16 @@ struct Teardown {
     controller: Controller,
     known: Known,
     leases: Vec<Lease>,
+    auto_removed: bool,
 }
 
 impl Teardown {
     fn finish(self) {
-        let Self { guard, controller, known, leases } = self;
+        let Self { guard, controller, known, leases, auto_removed } = self;
         let inner = &*controller.0;
         let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
         let gone = inner.go_on(&plan.change(&Plan::default()));
-        inner.forget_run(&known.sandbox, leases, gone);
+        inner.forget_run(known.sandbox.id, leases, gone, auto_removed);
         drop(guard);
     }
 
@@ -317,13 +343,14 @@ pub(super) fn end_facts(
     tx: &WriteTx<'_>,
     mut sandbox: Sandbox,
     exited: Exited,
+    remove: bool,
 ) -> Result<Vec<Lease>, StoreError> {
     let mut leases = Vec::new();
     for endpoint in tx.endpoints_of_sandbox(sandbox.id)? {
         leases.extend(tx.leases_of_endpoint(endpoint.id)?);
         tx.delete_endpoint(endpoint.id)?;
     }
-    if sandbox.config.auto_remove {
+    if remove {
         tx.delete_sandbox(sandbox.id)?;
     } else {
         sandbox.state = SandboxState::Exited(exited);

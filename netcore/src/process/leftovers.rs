@@ -10,7 +10,9 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Metadata};
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -69,6 +71,73 @@ impl Leftovers {
     fn is_inside(&self, pid: u32) -> bool {
         self.namespace.is_some() && mount_namespace(pid) == self.namespace
     }
+}
+
+/// Who is in a network namespace: where nobody is left who would have ended them.
+///
+/// Whoever has our own mount namespace only looks in, as an administrator does, and isn't meant.
+#[derive(Debug)]
+pub struct Inhabitants {
+    namespace: Identity,
+    /// Keeps the namespace, and so its number, from going to somebody else.
+    _kept: File,
+    home: Option<Identity>,
+    spared: Vec<Guest>,
+}
+
+/// Another sandbox in the same namespace.
+#[derive(Debug)]
+struct Guest {
+    namespace: Option<Identity>,
+    supervisor: u32,
+}
+
+impl Inhabitants {
+    /// Of the network namespace that a file is a handle of.
+    ///
+    /// # Errors
+    /// If it can't be opened, or is our own.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let kept = File::open(path)?;
+        let namespace = identity(kept.metadata()?);
+        if enter::namespace_kind(&kept) != Some(libc::CLONE_NEWNET)
+            || network_namespace(std::process::id()) == Some(namespace)
+        {
+            return Err(io::Error::other("not a network namespace of a sandbox"));
+        }
+        let home = mount_namespace(std::process::id());
+        Ok(Self { namespace, _kept: kept, home, spared: Vec::new() })
+    }
+
+    /// What belongs to a command, or to who supervises it, stays.
+    pub fn spare(&mut self, command: u32, supervisor: u32) {
+        let namespace = mount_namespace(command).filter(|namespace| Some(*namespace) != self.home);
+        self.spared.push(Guest { namespace, supervisor });
+    }
+
+    /// Kills them. Returns how many are still there: call it again until there is none.
+    pub fn kill(&self) -> usize {
+        let mut spared = BTreeSet::new();
+        for guest in &self.spared {
+            spared.insert(guest.supervisor);
+            descendants(guest.supervisor, &mut spared);
+        }
+        let here = everybody().filter(|pid| network_namespace(*pid) == Some(self.namespace));
+        here.filter(|pid| !spared.contains(pid) && self.kill_one(*pid)).count()
+    }
+
+    fn kill_one(&self, pid: u32) -> bool {
+        let Ok(process) = enter::open_process(pid) else { return false };
+        let mounts = mount_namespace(pid);
+        let is_guest = || self.spared.iter().any(|guest| guest.namespace == mounts);
+        // Only now is it sure that it is the one that was found. One that has ended has no namespaces any more.
+        let is_here = network_namespace(pid) == Some(self.namespace);
+        is_here && mounts.is_some() && mounts != self.home && !is_guest() && enter::kill(&process).is_ok()
+    }
+}
+
+fn network_namespace(pid: u32) -> Option<Identity> {
+    fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(identity)
 }
 
 fn mount_namespace(pid: u32) -> Option<Identity> {

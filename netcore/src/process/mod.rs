@@ -24,7 +24,7 @@ use std::process::{Child, Command, Stdio};
 use crate::kernel::enter::{self, Failure, Step};
 
 pub use error::SpawnError;
-pub use leftovers::{Leftovers, is_apart};
+pub use leftovers::{Inhabitants, Leftovers, is_apart};
 pub use terminal::Terminal;
 
 /// Where the files of a sandbox are laid.

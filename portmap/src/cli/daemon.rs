@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ArgAction;
 
-use crate::daemon::settings::{DEFAULT_FILE, Given, Settings};
+use crate::daemon::settings::{self, DEFAULT_FILE, Given, Settings};
 use crate::daemon::{self, Launch};
 use crate::seconds;
 
@@ -43,9 +43,9 @@ macro_rules! flags {
             #[arg(long, value_name = "SECONDS", value_parser = seconds::parse)]
             idle_timeout: Option<Duration>,
 
-            /// Started by a client: leave quietly if another daemon is there
-            #[arg(long, hide = true)]
-            on_demand: bool,
+            /// Started by a client, which looks for it there: leave quietly if another daemon is there
+            #[arg(long, hide = true, value_name = "SOCKET")]
+            on_demand: Option<PathBuf>,
         }
 
         impl Args {
@@ -80,9 +80,9 @@ flags! {
         debug = "debug", 'D';
     }
     values {
-        /// Where networks, sandboxes and logs are kept [default: /var/lib/portmap]
+        /// Where networks, sandboxes and logs are kept [env: PORTMAP_DATA_ROOT] [default: /var/lib/portmap]
         data_root = "data-root", "PATH";
-        /// Where namespaces and files of running sandboxes are [default: /run/portmap]
+        /// Where namespaces and files of running sandboxes are [env: PORTMAP_EXEC_ROOT] [default: /run/portmap]
         exec_root = "exec-root", "PATH";
         /// The file with the daemon's process id [default: portmap.pid in the exec root]
         pidfile = "pidfile", "PATH";
@@ -138,7 +138,11 @@ fn try_run(args: &Args, hosts: Vec<String>) -> Result<()> {
         given.insert("hosts", hosts);
     }
     let file = args.config_file.as_deref();
-    let settings = Settings::read(given, file.unwrap_or_else(|| Path::new(DEFAULT_FILE)), file.is_some())?;
-    let launch = Launch { settings, idle_timeout: args.idle_timeout, on_demand: args.on_demand };
+    let path = file.unwrap_or_else(|| Path::new(DEFAULT_FILE));
+    let mut settings = Settings::read(given, settings::environment()?, path, file.is_some())?;
+    if let Some(socket) = &args.on_demand {
+        settings.listen_on(socket);
+    }
+    let launch = Launch { settings, idle_timeout: args.idle_timeout, on_demand: args.on_demand.is_some() };
     daemon::run(launch).context("failed to start daemon")
 }

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 /// Restarts them, one after the other.
 pub(crate) fn run(host: Option<&str>, args: &Args) -> ExitCode {
     tell::each(&args.sandboxes, |sandbox| {
-        stop::stop(host, sandbox, args.signal.as_deref(), args.timeout)?;
+        stop::stop(host, sandbox, args.signal.as_deref(), args.timeout, true)?;
         start::start(host, sandbox).map_err(|failure| CallError::Other(anyhow!(failure.message)))
     })
 }

@@ -43,7 +43,7 @@ use tokio::runtime::Builder;
 use self::bus::Bus;
 use self::serve::Activity;
 use self::settings::Settings;
-use self::watch::Watch;
+use self::watch::{Strays, Watch};
 
 /// Operations of the controller that may go on at once.
 const BLOCKING_THREADS: usize = 16;
@@ -93,7 +93,7 @@ pub(crate) fn run(launch: Launch) -> Result<()> {
         bail!("portmap daemon needs to be started with root privileges");
     }
     raise_descriptor_limit();
-    let Some((_pidfile, controller)) = open(settings, launch.on_demand)? else { return Ok(()) };
+    let Some((_pidfile, strays, controller)) = open(settings, launch.on_demand)? else { return Ok(()) };
     let engine_id = engine_id(&settings.controller.data_root)?;
     let state = Arc::new(State {
         controller,
@@ -104,6 +104,7 @@ pub(crate) fn run(launch: Launch) -> Result<()> {
         engine_id,
         networks: Mutex::default(),
     });
+    state.end_strays(strays);
     let runtime = Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -144,7 +145,7 @@ pub(crate) fn now() -> Timestamp {
 }
 
 /// Takes the folders and what is in them; `None` if another daemon has them and that is as it should be.
-fn open(settings: &Settings, on_demand: bool) -> Result<Option<(Flock<File>, Controller)>> {
+fn open(settings: &Settings, on_demand: bool) -> Result<Option<(Flock<File>, Strays, Controller)>> {
     let exec_root = &settings.controller.exec_root;
     make_folder(exec_root)?;
     let Some(pidfile) = lock(&settings.pidfile)? else {
@@ -155,8 +156,9 @@ fn open(settings: &Settings, on_demand: bool) -> Result<Option<(Flock<File>, Con
         tracing::debug!("{busy}");
         return Ok(None);
     };
+    let strays = Strays::below(exec_root);
     match Controller::open(settings.controller.clone()) {
-        Ok(controller) => Ok(Some((pidfile, controller))),
+        Ok(controller) => Ok(Some((pidfile, strays, controller))),
         Err(busy @ ControllerError::Locked(_)) if on_demand => {
             tracing::warn!("{busy}");
             Ok(None)

@@ -30,6 +30,8 @@ use super::socket::Listening;
 const HEAD_TIME: Duration = Duration::from_secs(60);
 /// How long open requests may take once the daemon is to end.
 const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// How long a client may take to read the last that it is told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long to wait for descriptors when there are none.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
@@ -140,11 +142,23 @@ pub(super) async fn serve(state: Arc<State>, inherited: Vec<OwnedFd>, idle: Opti
     }
     drop((listeners, sockets));
     state.activity.leaving.send_replace(true);
-    let rest = async { while connections.join_next().await.is_some() {} };
-    if timeout(LAST_REQUESTS, rest).await.is_err() {
-        tracing::warn!("leaving with requests unanswered");
+    tokio::select! {
+        () = async { while connections.join_next().await.is_some() {} } => {}
+        () = last_requests(&state) => {}
     }
     Ok(())
+}
+
+/// How long to wait for connections at the end: until all is answered and could be read.
+async fn last_requests(state: &State) {
+    let deadline = Instant::now() + LAST_REQUESTS;
+    while Instant::now() < deadline {
+        sleep(LAST_WORDS).await;
+        if state.activity.open.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+    }
+    tracing::warn!("leaving with requests unanswered");
 }
 
 fn listen(state: &State, inherited: Vec<OwnedFd>) -> Result<Vec<Listening>> {
@@ -152,9 +166,7 @@ fn listen(state: &State, inherited: Vec<OwnedFd>) -> Result<Vec<Listening>> {
     if !inherited.is_empty() {
         return inherited.into_iter().map(Listening::inherit).collect();
     }
-    let default = [crate::client::DEFAULT_SOCKET.into()];
-    let paths = if settings.hosts.is_empty() { &default[..] } else { &settings.hosts };
-    paths.iter().map(|path| Listening::bind(path, settings.group.as_deref())).collect()
+    settings.hosts.iter().map(|path| Listening::bind(path, settings.group.as_deref())).collect()
 }
 
 async fn accept(listener: Arc<UnixListener>, accepted: tokio::sync::mpsc::Sender<UnixStream>) {

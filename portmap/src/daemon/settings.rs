@@ -1,6 +1,8 @@
 //! The daemon's settings: what flags and the configuration file say, and what it means.
 //!
-//! A setting is a text under dockerd's key, wherever it was given; flags and file are joined, and read once.
+//! A setting is a text under dockerd's key, wherever it was given; flags, environment and file are joined, and read once.
+//! A flag is stronger than a variable, a variable than the file; flag and file must not say the same, as with dockerd. What
+//! variables say is for clients too, so a user may have them set without a thought of the file.
 //!
 //! Not here: which flags there are (`cli::daemon`), and whether settings fit each other (the controller says).
 
@@ -14,6 +16,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use netcore::controller::{BridgeDevice, Config, DefaultBridge};
 use serde_json::{Map, Value};
 
+use crate::client;
+
 /// Where the configuration is, if there is any.
 pub(crate) const DEFAULT_FILE: &str = "/etc/portmap/daemon.json";
 
@@ -24,7 +28,7 @@ pub(crate) type Given = BTreeMap<&'static str, Vec<String>>;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) controller: Config,
-    /// Where to listen; empty for the default.
+    /// Where to listen.
     pub(crate) hosts: Vec<PathBuf>,
     pub(crate) group: Option<String>,
     pub(crate) pidfile: PathBuf,
@@ -85,8 +89,8 @@ const KEYS: &[(&str, Kind)] = &[
 ];
 
 impl Settings {
-    /// Joins the flags with the file at `path`, and reads both.
-    pub(crate) fn read(flags: Given, path: &Path, must_exist: bool) -> Result<Self> {
+    /// Joins the flags with what the environment says and with the file at `path`, and reads all.
+    pub(crate) fn read(flags: Given, environment: Given, path: &Path, must_exist: bool) -> Result<Self> {
         let about = || format!("unable to configure the portmap daemon with file {}", path.display());
         let text = match std::fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound && !must_exist => String::new(),
@@ -94,12 +98,24 @@ impl Settings {
         };
         let file = parse_file(&text).with_context(about)?;
         refuse_conflicts(&flags, &file).with_context(about)?;
-        Self::of(&flags.into_iter().chain(file).collect())
+        Self::of(&file.into_iter().chain(environment).chain(flags).collect())
     }
 
-    fn of(given: &Given) -> Result<Self> {
+    /// Sees to it that whoever started us finds us.
+    pub(crate) fn listen_on(&mut self, socket: &Path) {
+        if !self.hosts.iter().any(|host| host == socket) {
+            self.hosts.push(socket.to_owned());
+        }
+    }
+
+    pub(crate) fn of(given: &Given) -> Result<Self> {
         let controller = controller(given)?;
-        let hosts = given.get("hosts").into_iter().flatten().map(|host| socket_path(host));
+        let default = controller.exec_root.join(client::SOCKET);
+        let hosts = given.get("hosts").into_iter().flatten().filter(|host| !host.is_empty());
+        let mut hosts = hosts.map(|host| socket_path(host, &default)).collect::<Result<Vec<_>>>()?;
+        if hosts.is_empty() {
+            hosts.push(default);
+        }
         let pidfile = path(given, "pidfile")?.unwrap_or_else(|| controller.exec_root.join("portmap.pid"));
         let json_logs = match one(given, "log-format") {
             None | Some("text") => false,
@@ -110,7 +126,7 @@ impl Settings {
         let level = if debug { Some(Level::Debug) } else { None };
         let level = level.map_or_else(|| one(given, "log-level").unwrap_or("info").parse(), Ok)?;
         let group = one(given, "group").filter(|group| !group.is_empty()).map(str::to_owned);
-        Ok(Self { hosts: hosts.collect::<Result<_>>()?, controller, group, pidfile, level, json_logs, debug })
+        Ok(Self { hosts, controller, group, pidfile, level, json_logs, debug })
     }
 }
 
@@ -126,6 +142,23 @@ impl FromStr for Level {
             _ => bail!("invalid logging level: {text}"),
         }
     }
+}
+
+/// What the environment says.
+pub(crate) fn environment() -> Result<Given> {
+    let variables = [
+        ("data-root", client::DATA_ROOT_VARIABLE),
+        ("exec-root", client::EXEC_ROOT_VARIABLE),
+        ("hosts", client::HOST_VARIABLE),
+    ];
+    let said = variables
+        .into_iter()
+        .filter_map(|(key, variable)| Some((key, variable, client::from_environment(variable)?)));
+    said.map(|(key, variable, value)| {
+        let text = value.into_string().map_err(|value| anyhow!("{variable} is not UTF-8: {value:?}"))?;
+        Ok((key, vec![text]))
+    })
+    .collect()
 }
 
 /// A boolean as Go's flags take them.
@@ -198,9 +231,9 @@ fn default_options(given: &Given) -> Result<BTreeMap<String, BTreeMap<String, St
     Ok(options)
 }
 
-fn socket_path(host: &str) -> Result<PathBuf> {
+fn socket_path(host: &str, default: &Path) -> Result<PathBuf> {
     match host.split_once("://") {
-        Some(("unix", "")) => Ok(crate::client::DEFAULT_SOCKET.into()),
+        Some(("unix", "")) => Ok(default.to_owned()),
         Some(("unix", path)) => std::path::absolute(path).with_context(|| format!("invalid path {path:?}")),
         // A network socket would give root to whoever reaches it.
         _ => bail!("unable to parse host `{host}`: the daemon listens on unix:///PATH only"),

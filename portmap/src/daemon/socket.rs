@@ -98,18 +98,31 @@ fn remove_stale(path: &Path) -> Result<()> {
     }
 }
 
-/// A named group must exist; a number need not.
+/// A named group must exist; a number need not. The one that nobody named is looked for in the file alone: whatever else
+/// knows groups is a library that would stay in memory.
 fn resolve_group(name: Option<&str>) -> Result<Option<Gid>> {
-    let found =
-        |name: &str| -> io::Result<Option<Gid>> { Ok(Group::from_name(name)?.map(|group| group.gid)) };
+    let file = fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = |name: &str| match in_file(&file, name) {
+        Some(gid) => Ok::<_, io::Error>(Some(gid)),
+        None => Ok(Group::from_name(name)?.map(|group| group.gid)),
+    };
     match name {
-        None => Ok(found(GROUP).unwrap_or_default()),
+        None => Ok(in_file(&file, GROUP)),
         Some(name) => match (found(name)?, name.parse()) {
             (Some(gid), _) => Ok(Some(gid)),
             (None, Ok(number)) => Ok(Some(Gid::from_raw(number))),
             (None, Err(_)) => bail!("group {name} not found"),
         },
     }
+}
+
+/// A group by the lines of `/etc/group`: name, password, number, members.
+fn in_file(file: &str, name: &str) -> Option<Gid> {
+    let number = |line: &str| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    };
+    file.lines().find_map(number).map(Gid::from_raw)
 }
 
 #[cfg(test)]
@@ -141,6 +154,13 @@ mod tests {
         fs::write(&path, "x").unwrap();
         assert!(Listening::bind(&path, None).is_err());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_line() {
+        let file = "root:x:0:\nportmap:x:998:ann,bob\nbroken\nportmap2:x:7:\n";
+        assert_eq!(in_file(file, "portmap"), Some(Gid::from_raw(998)));
+        assert_eq!((in_file(file, "broken"), in_file(file, "port")), (None, None));
     }
 
     #[test]

@@ -9,12 +9,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use netcore::controller::ControllerError;
+use netcore::controller::{ControllerError, SandboxView};
 use netcore::kernel::PidFd;
-use netcore::model::{ProcessId, Running, SandboxId};
+use netcore::model::{ProcessId, Running, SandboxId, SandboxState};
+use netcore::process::Inhabitants;
 use nix::libc::{ESRCH, SIGKILL};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,11 +30,15 @@ use super::State;
 const KILLED: i32 = 137;
 /// How long the kernel may take to end a killed process.
 const KILL_TIME: Duration = Duration::from_secs(10);
+/// How long it may take until a run that has ended is forgotten.
+const FORGET_TIME: Duration = Duration::from_secs(2);
+/// How often one looks whether they have ended.
+const KILL_POLL: Duration = Duration::from_millis(2);
 
 /// How a sandbox's end became known.
 pub(crate) enum End {
-    /// Its supervisor told the exit code, or why the command couldn't be started.
-    Reported(i32, Option<String>),
+    /// Its supervisor, if it says who it is, told the exit code, or why the command couldn't be started.
+    Reported(Option<ProcessId>, i32, Option<String>),
     /// This supervisor is gone.
     Vanished(ProcessId),
 }
@@ -42,10 +48,14 @@ pub(crate) enum End {
 pub(crate) struct Watch(Mutex<HashMap<SandboxId, Watched>>);
 
 struct Watched {
+    /// Who reports the end.
+    reporter: ProcessId,
     supervisor: Option<Arc<PidFd>>,
     command: Option<Arc<PidFd>>,
     /// The exit code, once there is one.
     ended: Sender<Option<i32>>,
+    /// It is to be started again, so it isn't removed at its end.
+    is_kept: bool,
 }
 
 impl Watch {
@@ -82,13 +92,35 @@ impl Watch {
         }
     }
 
+    /// It isn't removed at the end of this run.
+    pub(crate) fn keep(&self, id: SandboxId) {
+        if let Some(watched) = self.lock().get_mut(&id) {
+            watched.is_kept = true;
+        }
+    }
+
+    fn is_kept(&self, id: SandboxId) -> bool {
+        self.lock().get(&id).is_some_and(|watched| watched.is_kept)
+    }
+
     fn processes(&self, id: SandboxId) -> (Option<Arc<PidFd>>, Option<Arc<PidFd>>) {
         self.lock().get(&id).map_or((None, None), |w| (w.command.clone(), w.supervisor.clone()))
     }
 
-    /// Watches it no longer. Who waits is to be told by what is returned; `None` if it wasn't watched.
-    fn forget(&self, id: SandboxId) -> Option<Sender<Option<i32>>> {
-        self.lock().remove(&id).map(|watched| watched.ended)
+    /// Watches it no longer; only its run under `reporter`, if that is given. Who waits is to be told by what is returned;
+    /// `None` if it wasn't watched.
+    fn forget(&self, id: SandboxId, reporter: Option<ProcessId>) -> Option<Sender<Option<i32>>> {
+        let mut all = self.lock();
+        let meant = all.get(&id).is_some_and(|run| reporter.is_none_or(|reporter| run.reporter == reporter));
+        if meant { all.remove(&id).map(|watched| watched.ended) } else { None }
+    }
+
+    /// Waits until the run before is forgotten, as it is as soon as it has ended in the facts. Blocks.
+    fn await_turn(&self, id: SandboxId) {
+        let deadline = Instant::now() + FORGET_TIME;
+        while self.lock().contains_key(&id) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SandboxId, Watched>> {
@@ -96,9 +128,25 @@ impl Watch {
     }
 }
 
+/// Namespaces that were there before the daemon looked which sandboxes run.
+pub(crate) struct Strays(Vec<(PathBuf, Inhabitants)>);
+
+impl Strays {
+    /// To be called before a controller is opened, which lets go of what nobody needs.
+    pub(crate) fn below(exec_root: &Path) -> Self {
+        let entries = std::fs::read_dir(exec_root.join("netns")).into_iter().flatten().flatten();
+        let found = entries.filter_map(|entry| {
+            let path = entry.path();
+            Some((path.clone(), Inhabitants::of(&path).ok()?))
+        });
+        Self(found.collect())
+    }
+}
+
 impl State {
-    /// Looks after a sandbox from its start on. To be called on the runtime.
+    /// Looks after a sandbox from its start on. To be called in the runtime, where one may block.
     pub(crate) fn watch_started(self: &Arc<Self>, id: SandboxId, reporter: ProcessId, supervisor: PidFd) {
+        self.watch.await_turn(id);
         self.watch_over(id, reporter, Some(supervisor), None);
     }
 
@@ -122,7 +170,9 @@ impl State {
     ) {
         let (supervisor, command) = (supervisor.map(Arc::new), command.map(Arc::new));
         let (ended, mut reported) = watch::channel(None);
-        self.watch.lock().insert(id, Watched { supervisor: supervisor.clone(), command, ended });
+        self.watch
+            .lock()
+            .insert(id, Watched { reporter, supervisor: supervisor.clone(), command, ended, is_kept: false });
         let state = self.clone();
         tokio::spawn(async move {
             let vanished = async {
@@ -152,21 +202,78 @@ impl State {
             tracing::warn!(sandbox = %id.short(), "its command doesn't end though it was killed");
         }
         let state = self.clone();
-        let torn_down = spawn_blocking(move || state.ended(id, End::Vanished(reporter))).await;
+        let end = move || {
+            state.clear_away(id, reporter);
+            state.ended(id, End::Vanished(reporter))
+        };
+        let torn_down = spawn_blocking(end).await;
         if let Ok(Err(error)) = torn_down {
             tracing::error!(sandbox = %id.short(), %error, "cannot tear it down");
+        }
+    }
+
+    /// Kills what a command left in its network namespace, as its supervisor would have done. Blocks.
+    fn clear_away(&self, id: SandboxId, reporter: ProcessId) {
+        let run = || match self.controller.sandbox(&id.to_string()) {
+            Ok(SandboxView { sandbox, .. }) => match sandbox.state {
+                SandboxState::Running(run) if run.supervisor == Some(reporter) => {
+                    let own = !sandbox.config.mode.is_shared() && sandbox.config.netns.is_none();
+                    run.netns.filter(|_| own)
+                }
+                _ => None,
+            },
+            Err(_) => None,
+        };
+        let Some(path) = run() else { return };
+        let Ok(inhabitants) = Inhabitants::of(&path) else { return };
+        // Looked at again: now it is sure that the file was this run's.
+        if run().is_some() {
+            self.end_all(Some(id), inhabitants);
+        }
+    }
+
+    /// Kills what is left in namespaces of sandboxes that don't run any more: their supervisors vanished while there was no
+    /// daemon. Blocks.
+    pub(crate) fn end_strays(&self, before: Strays) {
+        let running = self.controller.running().unwrap_or_default();
+        for (path, inhabitants) in before.0 {
+            if !running.iter().any(|(_, run)| run.netns.as_ref() == Some(&path)) {
+                self.end_all(None, inhabitants);
+            }
+        }
+    }
+
+    /// Kills who is in a network namespace, but for other sandboxes that share it. Blocks.
+    fn end_all(&self, id: Option<SandboxId>, mut inhabitants: Inhabitants) {
+        for (other, run) in self.controller.running().unwrap_or_default() {
+            if Some(other) != id {
+                inhabitants.spare(run.pid, run.supervisor.map_or(run.pid, |supervisor| supervisor.pid));
+            }
+        }
+        let deadline = Instant::now() + KILL_TIME;
+        while inhabitants.kill() > 0 {
+            if Instant::now() > deadline {
+                tracing::warn!("what is left of a sandbox doesn't end though it was killed");
+                return;
+            }
+            std::thread::sleep(KILL_POLL);
         }
     }
 
     /// A sandbox's command has ended: tears down, and tells who waits. Blocks.
     pub(crate) fn ended(&self, id: SandboxId, end: End) -> Result<(), ControllerError> {
         let before = self.controller.sandbox(&id.to_string());
-        let (code, ended) = match end {
-            End::Reported(code, error) => (code, self.controller.sandbox_ended(id, code, error)),
-            End::Vanished(supervisor) => (KILLED, self.controller.supervisor_gone(id, supervisor)),
+        let (reporter, code, ended) = match end {
+            End::Reported(reporter, code, error) => {
+                let keep = self.watch.is_kept(id);
+                (reporter, code, self.controller.run_ended(id, reporter, keep, code, error))
+            }
+            End::Vanished(supervisor) => {
+                (Some(supervisor), KILLED, self.controller.supervisor_gone(id, supervisor))
+            }
         };
         // Also after a failure: who waits shall hear of the end, the rest is for the next reconciliation.
-        let waiting = self.watch.forget(id);
+        let waiting = self.watch.forget(id, reporter);
         if let (Some(_), Ok(view)) = (&waiting, &before) {
             self.bus.sandbox("die", &view.sandbox, &[("exitCode", &code.to_string())]);
             for endpoint in &view.endpoints {

@@ -2,16 +2,20 @@
 //! type's zero value.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use super::reply::Refusal;
 
 /// No request that makes sense is larger.
 const LIMIT: usize = 512 * 1024;
+/// How long a body may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One JSON object. Its keys are looked up in any case.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -147,7 +151,10 @@ impl<S: Sync> FromRequest<S> for Fields {
 
 async fn read(request: Request) -> Result<Bytes> {
     let content_type = request.headers().get(header::CONTENT_TYPE).cloned();
-    let body = to_bytes(request.into_body(), LIMIT).await.map_err(|_| {
+    let body = timeout(PATIENCE, to_bytes(request.into_body(), LIMIT)).await.map_err(|_| {
+        Refusal::new(StatusCode::REQUEST_TIMEOUT, format!("the request body took longer than {PATIENCE:?}"))
+    })?;
+    let body = body.map_err(|_| {
         Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("the request body is larger than {LIMIT} bytes, or broke off"),

@@ -175,4 +175,4 @@ async fn inspect(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,6 +1,6 @@
 //! Endpoints as requests describe them and as answers show them: Docker's `EndpointSettings`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netcore::model::{Endpoint, EndpointSettings, NetworkMode, Sandbox};
@@ -107,17 +107,12 @@ fn address<T: std::str::FromStr>(text: &str, what: &str, wrong: &mut Vec<String>
     }
 }
 
-/// An endpoint of a sandbox.
-pub(super) fn view(endpoint: &Endpoint, sandbox: &Sandbox, version: Version) -> EndpointView {
-    let short = sandbox.id.short();
-    let asked = wanted(&endpoint.settings, version, &short);
-    // The default bridge has no names at all.
-    let names = (!endpoint.settings.aliases.is_empty() || sandbox_names(sandbox)).then(|| {
-        let mut names = vec![endpoint.name.clone()];
-        names.extend(endpoint.settings.aliases.iter().cloned());
-        names.push(short.clone());
-        names.dedup();
-        names
+/// An endpoint of a sandbox, on a network of this name.
+pub(super) fn view(endpoint: &Endpoint, network: &str, sandbox: &Sandbox, version: Version) -> EndpointView {
+    let asked = wanted(&endpoint.settings, network, sandbox, version);
+    let names = is_user_defined(network).then(|| {
+        let own = [endpoint.name.clone()].into_iter();
+        once_each(own.chain(endpoint.settings.aliases.iter().cloned()).chain([sandbox.id.short()]))
     });
     let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
     EndpointView {
@@ -136,11 +131,16 @@ pub(super) fn view(endpoint: &Endpoint, sandbox: &Sandbox, version: Version) -> 
 }
 
 /// A network that a sandbox is to be on when it starts.
-pub(super) fn wanted(settings: &EndpointSettings, version: Version, short: &str) -> EndpointView {
+pub(super) fn wanted(
+    settings: &EndpointSettings,
+    network: &str,
+    sandbox: &Sandbox,
+    version: Version,
+) -> EndpointView {
     let any = settings.ip.is_some() || settings.ip6.is_some() || !settings.link_local.is_empty();
     let mut aliases = settings.aliases.clone();
-    if version < Version::new(1, 45) && !aliases.is_empty() {
-        aliases.push(short.to_owned());
+    if version < Version::new(1, 45) && is_user_defined(network) {
+        aliases = once_each(aliases.into_iter().chain([sandbox.id.short()]));
     }
     let links: Vec<String> = settings.links.iter().map(ToString::to_string).collect();
     EndpointView {
@@ -166,8 +166,14 @@ pub(super) fn wanted(settings: &EndpointSettings, version: Version, short: &str)
     }
 }
 
-fn sandbox_names(sandbox: &Sandbox) -> bool {
-    matches!(sandbox.config.mode, NetworkMode::Network(_))
+/// On the predefined networks nobody has a name.
+fn is_user_defined(network: &str) -> bool {
+    network.parse().is_ok_and(|mode: NetworkMode| mode.is_user_defined())
+}
+
+fn once_each(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| seen.insert(name.clone())).collect()
 }
 
 impl EndpointView {

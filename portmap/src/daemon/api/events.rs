@@ -132,9 +132,12 @@ async fn tell(mut telling: Telling) {
     let _open = Request::begin(&telling.state);
     let form = telling.form;
     for event in std::mem::take(&mut telling.past) {
-        if let Some(line) = form.line(&event)
-            && telling.lines.send(line).await.is_err()
-        {
+        let Some(line) = form.line(&event) else { continue };
+        let sent = tokio::select! {
+            sent = telling.lines.send(line) => sent.is_ok(),
+            () = telling.state.activity.leaving() => false,
+        };
+        if !sent {
             return;
         }
     }

@@ -20,6 +20,8 @@ mod containers;
 mod endpoint;
 mod events;
 mod filters;
+#[cfg(test)]
+mod golden;
 mod networks;
 mod query;
 mod reply;

@@ -46,7 +46,7 @@ async fn list(
     let filters = Filters::of(&params, &KNOWN)?;
     let dangling = filters.flag("dangling")?;
     check_types(&filters)?;
-    let whole = version < Version::new(1, 28);
+    let whole = NetworkView::lists_all(version);
     let (networks, endpoints) = perform(&state, move |_, controller| {
         let networks = controller.networks()?;
         // Only asked for where it shows.
@@ -60,8 +60,8 @@ async fn list(
         matches(&filters, network) && dangling.is_none_or(|wanted| wanted == is_dangling)
     };
     let shown = networks.iter().filter(wanted).map(|network| {
-        let here = endpoints.iter().filter(|endpoint| whole && endpoint.network == network.id);
-        NetworkView::of(network, here)
+        let here = endpoints.iter().filter(|endpoint| endpoint.network == network.id);
+        NetworkView::listed(network, here, version)
     });
     Ok(Json(shown.collect()))
 }
@@ -309,4 +309,4 @@ fn label(network: &Network) -> NetworkLabel {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

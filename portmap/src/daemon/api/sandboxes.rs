@@ -94,16 +94,48 @@ fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<Sand
         labels: fields.map("Labels")?,
         mode,
         mac: endpoint::mac(&fields.text("MacAddress")?)?,
-        netns: given("Netns")?.map(PathBuf::from),
+        netns: path(&fields.text("Netns")?)?,
         networks: endpoints.into_iter().map(settings).collect::<Result<_>>()?,
-        process: ProcessConfig {
-            command: fields.texts("Cmd")?,
-            env: fields.texts("Env")?,
-            directory: given("WorkingDir")?.map(PathBuf::from),
-            terminal: fields.flag("Tty")?,
-        },
+        process: process(fields)?,
         auto_remove: host.flag("AutoRemove")?,
     })
+}
+
+/// What is to run, as the kernel takes it: refused now, not when it is to be started.
+fn process(fields: &Fields) -> Result<ProcessConfig> {
+    let process = ProcessConfig {
+        command: fields.texts("Cmd")?,
+        env: fields.texts("Env")?,
+        directory: path(&fields.text("WorkingDir")?)?,
+        terminal: fields.flag("Tty")?,
+    };
+    process.command.iter().try_for_each(|word| without_zero(word))?;
+    for entry in &process.env {
+        without_zero(entry)?;
+        if entry.is_empty() || entry.starts_with('=') {
+            return Err(Refusal::invalid(format!("invalid environment variable: {entry}")));
+        }
+    }
+    match process.directory {
+        Some(directory) if directory.is_relative() => Err(Refusal::invalid(format!(
+            "the working directory '{}' is invalid, it needs to be an absolute path",
+            directory.display()
+        ))),
+        directory => Ok(ProcessConfig { directory, ..process }),
+    }
+}
+
+/// A path; an empty one is none.
+fn path(text: &str) -> Result<Option<PathBuf>> {
+    without_zero(text)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+fn without_zero(text: &str) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Refusal::invalid(format!("invalid value {text:?}: it contains a zero byte")));
+    }
+    Ok(())
 }
 
 /// What a supervisor needs.
@@ -205,9 +237,13 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
     let code = fields.number("ExitCode")?;
     let code = i32::try_from(code).map_err(|_| Refusal::invalid(format!("invalid exit code: {code}")))?;
     let error = Some(fields.text("Error")?).filter(|text| !text.is_empty());
+    let reporter = match process_number(&fields)? {
+        0 => None,
+        pid => Some(PidFd::open(pid).map_err(|error| no_process(pid, &error))?.1),
+    };
     perform(&state, move |state, controller| {
         let sandbox = controller.sandbox(&id)?.sandbox;
-        state.ended(sandbox.id, End::Reported(code, error))?;
+        state.ended(sandbox.id, End::Reported(reporter, code, error))?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await
@@ -231,18 +267,29 @@ async fn stop(extract::State(state): Daemon, Path(id): Path<String>, params: Par
     let signal = signal(params.given("signal").unwrap_or("TERM"))?;
     let sandbox = sandbox(&state, id).await?;
     let Some(mut end) = state.watch.end_of(sandbox.id) else { return Ok(StatusCode::NOT_MODIFIED) };
-    send(&state, &sandbox, signal);
-    let ended = end.wait_for(Option::is_some);
-    // Negative means for ever.
-    let ended = match u64::try_from(patience) {
-        Ok(seconds) => timeout(Duration::from_secs(seconds), ended).await.is_ok(),
-        Err(_) => ended.await.is_ok(),
-    };
-    if !ended {
-        force(&state, &sandbox).await;
+    if params.flag("keep") {
+        state.watch.keep(sandbox.id);
     }
-    state.bus.sandbox("stop", &sandbox, &[]);
+    let work = async move {
+        send(&state, &sandbox, signal);
+        let ended = end.wait_for(Option::is_some);
+        // Negative means for ever.
+        let ended = match u64::try_from(patience) {
+            Ok(seconds) => timeout(Duration::from_secs(seconds), ended).await.is_ok(),
+            Err(_) => ended.await.is_ok(),
+        };
+        if !ended {
+            force(&state, &sandbox).await;
+        }
+        state.bus.sandbox("stop", &sandbox, &[]);
+    };
+    to_the_end(work).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Goes on if the client leaves: who asked for a stop doesn't take it back by hanging up.
+async fn to_the_end(work: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    tokio::spawn(work).await.map_err(|_| Refusal::internal("the operation broke off"))
 }
 
 async fn kill(extract::State(state): Daemon, Path(id): Path<String>, params: Params) -> Result<StatusCode> {
@@ -343,7 +390,8 @@ async fn remove(extract::State(state): Daemon, Path(id): Path<String>, params: P
     let id: SandboxId = found.id;
     let forced = params.flag("force") && state.watch.end_of(id).is_some();
     if forced {
-        force(&state, &found).await;
+        let state = state.clone();
+        to_the_end(async move { force(&state, &found).await }).await?;
     }
     let removed = perform(&state, move |state, controller| {
         // It may have been one that is removed at its end.

@@ -10,7 +10,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::Method;
-use netcore::firewall::BackendChoice;
+use netcore::firewall::Backend;
 use netcore::model::SandboxState;
 use nix::sys::utsname::uname;
 use serde::Serialize;
@@ -22,7 +22,7 @@ use crate::daemon::State;
 use crate::daemon::settings::Settings;
 
 /// What is built knows neither its time nor its commit.
-const UNKNOWN: &str = "unknown";
+const UNKNOWN: &str = "n/a";
 
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new().route("/_ping", get(ping)).route("/version", get(version)).route("/info", get(info))
@@ -45,7 +45,7 @@ async fn ping(method: Method) -> Response {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct VersionView {
+pub(super) struct VersionView {
     platform: Platform,
     components: Vec<Component>,
     version: &'static str,
@@ -74,7 +74,7 @@ struct Component {
     details: BTreeMap<&'static str, String>,
 }
 
-async fn version() -> Json<VersionView> {
+pub(super) async fn version() -> Json<VersionView> {
     let version = env!("CARGO_PKG_VERSION");
     let details = [
         ("ApiVersion", API_VERSION),
@@ -106,7 +106,7 @@ async fn version() -> Json<VersionView> {
 /// In dockerd's order. Fields whose names are not the rule's are renamed one by one.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct InfoView {
+pub(super) struct InfoView {
     #[serde(rename = "ID")]
     id: String,
     containers: usize,
@@ -235,18 +235,37 @@ async fn info(extract::State(state): extract::State<Arc<State>>, version: Versio
             sandboxes.iter().filter(|view| wanted(&view.sandbox.state)).count()
         };
         let running = is(|sandbox| matches!(sandbox, SandboxState::Running(_)));
-        Ok(info_view(state, version, sandboxes.len(), running))
+        let facts = Facts {
+            id: &state.engine_id,
+            settings: &state.settings,
+            listeners: state.bus.listeners(),
+            backend: controller.firewall_backend(),
+            sandboxes: sandboxes.len(),
+            running,
+        };
+        Ok(info_view(&facts, version))
     });
     view.await.map(Json)
 }
 
-fn info_view(state: &State, version: Version, sandboxes: usize, running: usize) -> InfoView {
-    let Settings { controller: config, debug, .. } = &state.settings;
+/// What the daemon knows of itself.
+pub(super) struct Facts<'a> {
+    pub(super) id: &'a str,
+    pub(super) settings: &'a Settings,
+    pub(super) listeners: usize,
+    pub(super) backend: Option<Backend>,
+    pub(super) sandboxes: usize,
+    pub(super) running: usize,
+}
+
+pub(super) fn info_view(facts: &Facts<'_>, version: Version) -> InfoView {
+    let Facts { sandboxes, running, .. } = *facts;
+    let Settings { controller: config, debug, .. } = facts.settings;
     let (os, os_version) = operating_system();
     let below = |minor| version < Version::new(1, minor);
     let commit = || Commit { id: "N/A", expected: below(49).then_some("N/A") };
     InfoView {
-        id: state.engine_id.clone(),
+        id: facts.id.to_owned(),
         containers: sandboxes,
         containers_running: running,
         containers_paused: 0,
@@ -279,7 +298,7 @@ fn info_view(state: &State, version: Version, sandboxes: usize, running: usize) 
         logging_driver: "json-file",
         cgroup_driver: "none",
         cgroup_version: "2",
-        listeners: state.bus.listeners(),
+        listeners: facts.listeners,
         kernel_version: kernel_version(),
         operating_system: os,
         os_version,
@@ -319,23 +338,22 @@ fn info_view(state: &State, version: Version, sandboxes: usize, running: usize) 
         default_address_pools: config
             .default_pools
             .iter()
+            .filter(|_| !below(41))
             .map(|pool| PoolView { base: pool.base().to_string(), size: pool.size() })
             .collect(),
-        firewall_backend: (!below(49)).then(|| firewall(config.iptables, config.firewall_backend)),
+        firewall_backend: (!below(49)).then(|| firewall(facts.backend)),
         cdi_spec_dirs: Vec::new(),
         warnings: None,
     }
 }
 
-fn firewall(rules: bool, choice: BackendChoice) -> FirewallView {
-    let driver = match choice {
-        _ if !rules => "none",
-        BackendChoice::Auto => "auto",
-        BackendChoice::Nftables => "nftables",
-        BackendChoice::Iptables => "iptables",
-        BackendChoice::None => "none",
+fn firewall(backend: Option<Backend>) -> FirewallView {
+    let (driver, info) = match backend {
+        Some(Backend::Nftables) => ("nftables", vec![["Table".to_owned(), "portmap".to_owned()]]),
+        Some(Backend::Iptables) => ("iptables", Vec::new()),
+        None => ("none", Vec::new()),
     };
-    FirewallView { driver: driver.to_owned(), info: Vec::new() }
+    FirewallView { driver: driver.to_owned(), info }
 }
 
 /// The architecture as Go calls it.

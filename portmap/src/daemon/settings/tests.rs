@@ -53,7 +53,8 @@ fn nothing_given_is_the_default() {
     let settings = Settings::of(&Given::new()).unwrap();
     assert_eq!(settings.controller, Config::default());
     assert_eq!(settings.level, Level::Info);
-    assert!(settings.hosts.is_empty() && settings.group.is_none());
+    assert_eq!(settings.hosts, [Path::new("/run/portmap/portmap.sock")]);
+    assert!(settings.group.is_none());
 }
 
 #[test]
@@ -129,7 +130,7 @@ fn flag_and_file_must_not_say_the_same() {
     let mut file = std::fs::File::create(&path).unwrap();
     file.write_all(br#"{"icc": true, "hosts": ["unix:///a"], "mtu": 1400}"#).unwrap();
     let flags = given(&[("icc", "false"), ("hosts", "unix:///b"), ("ipv6", "true")]);
-    let error = Settings::read(flags, &path, true).unwrap_err();
+    let error = Settings::read(flags, Given::new(), &path, true).unwrap_err();
     assert_eq!(
         format!("{error:#}"),
         format!(
@@ -140,10 +141,50 @@ fn flag_and_file_must_not_say_the_same() {
         )
     );
     assert_eq!(
-        Settings::read(given(&[("ipv6", "true")]), &path, true).unwrap().controller.default_bridge.mtu,
+        Settings::read(given(&[("ipv6", "true")]), Given::new(), &path, true)
+            .unwrap()
+            .controller
+            .default_bridge
+            .mtu,
         1400
     );
     std::fs::remove_file(&path).unwrap();
-    assert!(Settings::read(Given::new(), &path, true).is_err());
-    assert!(Settings::read(Given::new(), &path, false).is_ok());
+    assert!(Settings::read(Given::new(), Given::new(), &path, true).is_err());
+    assert!(Settings::read(Given::new(), Given::new(), &path, false).is_ok());
+}
+
+#[test]
+fn a_flag_is_stronger_than_a_variable_and_a_variable_than_the_file() {
+    let path = std::env::temp_dir().join(format!("portmap-precedence-{}.json", std::process::id()));
+    let file = r#"{"data-root": "/file", "exec-root": "/file", "hosts": ["unix:///file.sock"]}"#;
+    std::fs::write(&path, file).unwrap();
+    let read = |flags: &[(&'static str, &str)], variables: &[(&'static str, &str)]| {
+        let settings = Settings::read(given(flags), given(variables), &path, true).unwrap();
+        let roots = (settings.controller.data_root, settings.controller.exec_root);
+        format!("{} {} {:?}", roots.0.display(), roots.1.display(), settings.hosts)
+    };
+    assert_eq!(read(&[], &[]), r#"/file /file ["/file.sock"]"#);
+    let variables = [("data-root", "/var"), ("exec-root", "/var"), ("hosts", "unix:///var.sock")];
+    assert_eq!(read(&[], &variables), r#"/var /var ["/var.sock"]"#);
+    std::fs::write(&path, "{}").unwrap();
+    let flags = [("data-root", "/flag"), ("hosts", "unix:///flag.sock")];
+    assert_eq!(read(&flags, &variables), r#"/flag /var ["/flag.sock"]"#);
+    assert_eq!(read(&[("exec-root", "/x")], &[]), r#"/var/lib/portmap /x ["/x/portmap.sock"]"#);
+    assert_eq!(
+        read(&[("exec-root", "/x"), ("hosts", "")], &[]),
+        r#"/var/lib/portmap /x ["/x/portmap.sock"]"#
+    );
+    assert_eq!(
+        read(&[("exec-root", "/x"), ("hosts", "unix://")], &[]),
+        r#"/var/lib/portmap /x ["/x/portmap.sock"]"#
+    );
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn whoever_started_it_finds_it() {
+    let mut settings = Settings::of(&given(&[("hosts", "unix:///a")])).unwrap();
+    settings.listen_on(Path::new("/b"));
+    settings.listen_on(Path::new("/a"));
+    assert_eq!(settings.hosts, [Path::new("/a"), Path::new("/b")]);
 }

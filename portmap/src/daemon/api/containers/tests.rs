@@ -1,4 +1,7 @@
-use netcore::model::{Exited, NetworkMode, ProcessConfig, Running, Sandbox, SandboxConfig, Timestamp};
+use netcore::model::{
+    Endpoint, EndpointSettings, Exited, NetworkId, NetworkMode, ProcessConfig, Running, Sandbox,
+    SandboxConfig, Timestamp,
+};
 
 use super::*;
 
@@ -39,6 +42,47 @@ fn running() -> SandboxState {
 fn exited(code: i32) -> SandboxState {
     let finished = Timestamp::from_nanos(1_785_578_402_000_000_000);
     SandboxState::Exited(Exited { code, started: None, finished, error: None })
+}
+
+fn endpoint(network: &str, address: &str, aliases: &[&str]) -> Endpoint {
+    Endpoint {
+        id: "2c1b3a495867768594a3b2c1d0e0f1e2d3c4b5a69788796a5b4c3d2e1f0a9b8c".parse().unwrap(),
+        network: network.repeat(64).parse().unwrap(),
+        sandbox: None,
+        name: "web".to_owned(),
+        ipv4: Some(address.parse().unwrap()),
+        ipv6: None,
+        gateway4: Some("172.21.0.1".parse().unwrap()),
+        gateway6: None,
+        mac: Some("02:42:ac:15:05:02".parse().unwrap()),
+        ifname: None,
+        host_ifname: None,
+        settings: EndpointSettings {
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            gw_priority: 5,
+            ..Default::default()
+        },
+    }
+}
+
+/// What a client of this version gets of a sandbox on the default bridge and on another network.
+pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, String)> {
+    let now = Timestamp::from_nanos(1_785_578_701_000_000_000);
+    let mut view = view(running());
+    view.endpoints =
+        vec![endpoint("a", "172.17.0.2/16", &[]), endpoint("b", "172.21.5.2/16", &["www", "web", "www"])];
+    let name = |id: NetworkId| if id.to_string().starts_with('a') { "bridge" } else { "front" }.to_owned();
+    let places = Places::of(&Default::default(), view.sandbox.id);
+    vec![
+        (
+            "GET /containers/json",
+            serde_json::to_string_pretty(&[Listed::of(&view, &name, version, now)]).unwrap(),
+        ),
+        (
+            "GET /containers/web/json",
+            serde_json::to_string_pretty(&Inspected::of(&view, &places, &name, version)).unwrap(),
+        ),
+    ]
 }
 
 #[test]

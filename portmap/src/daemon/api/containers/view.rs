@@ -80,14 +80,18 @@ fn networks(view: &SandboxView, name: Naming<'_>, version: Version) -> BTreeMap<
     let attached: BTreeMap<String, EndpointView> = view
         .endpoints
         .iter()
-        .map(|endpoint| (name(endpoint.network), endpoint::view(endpoint, sandbox, version)))
+        .map(|endpoint| (name(endpoint.network), endpoint))
+        .map(|(name, endpoint)| {
+            let view = endpoint::view(endpoint, &name, sandbox, version);
+            (name, view)
+        })
         .collect();
     if !attached.is_empty() || sandbox.config.mode.is_shared() {
         return attached;
     }
-    let short = sandbox.id.short();
+    let view = |name: &str, settings| endpoint::wanted(settings, name, sandbox, version);
     let wanted = sandbox.config.networks.iter();
-    wanted.map(|(name, settings)| (name.clone(), endpoint::wanted(settings, version, &short))).collect()
+    wanted.map(|(name, settings)| (name.clone(), view(name, settings))).collect()
 }
 
 /// Where a sandbox's files are.

@@ -45,6 +45,17 @@ fn endpoint() -> Endpoint {
     }
 }
 
+/// What a client of this version gets of the network.
+pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, String)> {
+    let (network, endpoint) = (network(), endpoint());
+    let inspected = NetworkView::of(&network, [&endpoint].into_iter());
+    let listed = NetworkView::listed(&network, [&endpoint].into_iter(), version);
+    vec![
+        ("GET /networks/isolated_nw", serde_json::to_string_pretty(&inspected).unwrap()),
+        ("GET /networks", serde_json::to_string_pretty(&[listed]).unwrap()),
+    ]
+}
+
 #[test]
 fn a_network_is_shown_as_dockerd_does() {
     let endpoint = endpoint();

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use netcore::model::{Endpoint, Network, Subnet};
 use serde::Serialize;
 
+use crate::daemon::api::version::Version;
+
 /// In dockerd's order.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -70,7 +72,24 @@ struct ContainerView {
     ipv6: String,
 }
 
+/// From this version on a list doesn't show who is on a network.
+const SHORT_LISTS: Version = Version::new(1, 28);
+
 impl NetworkView {
+    /// Whether a list shows who is on a network.
+    pub(super) fn lists_all(version: Version) -> bool {
+        version < SHORT_LISTS
+    }
+
+    /// A network in a list.
+    pub(super) fn listed<'a>(
+        network: &Network,
+        endpoints: impl Iterator<Item = &'a Endpoint>,
+        version: Version,
+    ) -> Self {
+        Self::of(network, endpoints.filter(|_| Self::lists_all(version)))
+    }
+
     /// A network and those of its endpoints that are to be shown.
     pub(super) fn of<'a>(network: &Network, endpoints: impl Iterator<Item = &'a Endpoint>) -> Self {
         let predefined = network.is_predefined();

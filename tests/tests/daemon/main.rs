@@ -1,5 +1,9 @@
 //! `portmap daemon` from outside: its socket, its life, and the docker CLI against it.
 
+mod hostile;
+mod life;
+mod sandboxes;
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
@@ -266,4 +270,41 @@ fn a_socket_of_a_service_manager_is_served_and_stays() {
     wait::until("socket", || home.path("activated.sock").exists());
     let url = format!("unix://{}", home.path("activated.sock").display());
     assert_eq!(home.portmap(&["-H", &url, "network", "ls", "-q"]).ok().lines().count(), 3);
+}
+
+#[test]
+fn dockers_client_is_at_home_in_every_version() {
+    let Some(home) = home() else { return };
+    let Some(_) = need::program("docker") else { return };
+    let _daemon = home.daemon(&[]);
+    for version in ["1.24", "1.41", "1.44", "1.47", "1.51"] {
+        let docker = |words: &[&str]| {
+            let setting = format!("DOCKER_API_VERSION={version}");
+            home.run("env", &[&[setting.as_str(), "docker"], words].concat())
+        };
+        home.portmap(&["run", "-d", "--name", "web", "--net", "none", "sleep", "1000"]).ok();
+        home.portmap(&["network", "disconnect", "none", "web"]).ok();
+        let shown = docker(&["version"]).ok();
+        assert!(shown.contains("n/a") && !shown.contains("unknown"), "{version}: {shown}");
+        let info = docker(&["info"]);
+        assert!(info.code == 0 && !info.stderr.contains("WARNING: No "), "{version}: {info:?}");
+        assert_eq!(docker(&["network", "create", "front"]).ok().len(), 64, "{version}");
+        docker(&["network", "connect", "--alias", "www", "front", "web"]).ok();
+        let aliases = "{{json (index .NetworkSettings.Networks \"front\").Aliases}}";
+        let said = docker(&["inspect", "-f", aliases, "web"]).ok();
+        assert_eq!(
+            said.matches(',').count(),
+            usize::from(matches!(version, "1.24" | "1.41" | "1.44")),
+            "{said}"
+        );
+        assert_eq!(docker(&["port", "web"]).ok(), "");
+        docker(&["rename", "web", "shop"]).ok();
+        assert_eq!(docker(&["ps", "--format", "{{.Names}} {{.Networks}}"]).ok(), "shop front");
+        docker(&["kill", "-s", "TERM", "shop"]).ok();
+        assert_eq!(docker(&["wait", "shop"]).ok(), "143");
+        docker(&["rm", "shop"]).ok();
+        assert!(version == "1.24" || docker(&["network", "prune", "-f"]).ok().contains("front"), "{version}");
+        let _ = docker(&["network", "rm", "front"]);
+        assert_eq!(docker(&["network", "ls", "-q"]).ok().lines().count(), 3, "{version}");
+    }
 }
