@@ -144,9 +144,11 @@ fn many_runs_leave_nothing_in_the_daemon() {
         );
         home.run("sh", &["-c", &script]).stdout
     };
+    // The second one has an address that is announced, by a thread that stays.
     home.portmap(&["run", "--rm", "true"]).ok();
-    // Idle threads stay for two seconds.
-    std::thread::sleep(Duration::from_millis(2500));
+    home.portmap(&["run", "--rm", "true"]).ok();
+    // Idle threads stay for two seconds, and so long do announcements take.
+    std::thread::sleep(Duration::from_millis(3500));
     let before = facts();
     for _ in 0..12 {
         let some: Vec<Proc> = (0..5).map(|_| run(&home, &["run", "--rm", "true"])).collect();
