@@ -14,6 +14,9 @@ use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
 use crate::store::{ReadTx, Store, StoreError};
 
+/// There where this kernel has IPv6.
+const IPV6: &str = "net/ipv6/conf/all/disable_ipv6";
+
 /// What a controller works with: the host's, or a test's.
 pub(super) struct Parts {
     pub(super) boot: BootId,
@@ -77,9 +80,11 @@ impl Controller {
             root.forwarding(),
             parts.boot.clone(),
         );
+        let kernel = (parts.kernel)(marker.clone())?;
         let inner = Inner {
             addresses: Addresses::new(ipam(&config, data)),
-            kernel: (parts.kernel)(marker.clone())?,
+            ipv6: kernel.sysctl(IPV6)?.is_some(),
+            kernel,
             boot: parts.boot,
             marker,
             store,

@@ -24,8 +24,6 @@ use crate::store::{StoreError, WriteTx};
 
 /// What the interface in the sandbox is to be called.
 const ENDPOINT_IFNAME: &str = "com.docker.network.endpoint.ifname";
-/// There where this kernel has IPv6, and with it the loopback of each namespace.
-const IPV6: &str = "net/ipv6/conf/all/disable_ipv6";
 
 impl Controller {
     /// Starts a sandbox: its namespace and its endpoints are made, its files written. It counts as running from now on;
@@ -228,7 +226,7 @@ impl Inner {
         } else {
             let names = hosts::own_names(&hostname, &domainname);
             let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &names);
-            hosts::with(&hosts::template(self.kernel.sysctl(IPV6)?.is_some()), &own)
+            hosts::with(&hosts::template(self.ipv6), &own)
         };
         let written = self
             .root
