@@ -147,6 +147,8 @@ pub(crate) fn now() -> Timestamp {
 /// Takes the folders and what is in them; `None` if another daemon has them and that is as it should be.
 fn open(settings: &Settings, on_demand: bool) -> Result<Option<(Flock<File>, Strays, Controller)>> {
     let exec_root = &settings.controller.exec_root;
+    // What the sockets will need is asked for before the host is changed.
+    socket::resolve_group(settings.group.as_deref())?;
     make_folder(exec_root)?;
     let Some(pidfile) = lock(&settings.pidfile)? else {
         let busy = format!("another portmap daemon is running: {} is locked", settings.pidfile.display());

@@ -100,7 +100,7 @@ fn remove_stale(path: &Path) -> Result<()> {
 
 /// A named group must exist; a number need not. The one that nobody named is looked for in the file alone: whatever else
 /// knows groups is a library that would stay in memory.
-fn resolve_group(name: Option<&str>) -> Result<Option<Gid>> {
+pub(super) fn resolve_group(name: Option<&str>) -> Result<Option<Gid>> {
     let file = fs::read_to_string("/etc/group").unwrap_or_default();
     let found = |name: &str| match in_file(&file, name) {
         Some(gid) => Ok::<_, io::Error>(Some(gid)),

@@ -71,6 +71,10 @@ fn a_hangup_repairs_what_somebody_broke() {
 #[test]
 fn the_sockets_group_is_the_one_that_was_asked_for() {
     let Some(home) = home() else { return };
+    let mut refused = home.host().spawn(home.daemon_command(&["--group", "no-such-group"]));
+    assert_eq!(refused.code(), 1);
+    assert!(refused.stderr().contains("group no-such-group not found"), "{}", refused.stderr());
+    assert!(!home.host().ip("-brief link").contains("portmap0"), "the host is as it was");
     let daemon = home.daemon(&["--group", "65534"]);
     assert_eq!(std::fs::metadata(home.socket()).expect("it listens").gid(), 65534);
     let copy = home.path("portmap");
@@ -80,9 +84,6 @@ fn the_sockets_group_is_the_one_that_was_asked_for() {
     let listed = home.run("setpriv", &[&words[..], &["network", "ls", "-q"]].concat());
     assert_eq!(listed.ok().lines().count(), 3);
     drop(daemon);
-    let mut refused = home.host().spawn(home.daemon_command(&["--group", "no-such-group"]));
-    assert_eq!(refused.code(), 1);
-    assert!(refused.stderr().contains("group no-such-group not found"), "{}", refused.stderr());
 }
 
 #[test]
