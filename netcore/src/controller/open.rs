@@ -26,25 +26,26 @@ pub(super) struct Parts {
     pub(super) home: Option<fn() -> Result<Home>>,
 }
 
+impl Parts {
+    /// The host's, with this way to its kernel.
+    fn of_host(kernel: impl FnOnce(String) -> Result<Box<dyn Kernel>> + 'static) -> Result<Self> {
+        let (boot, kernel, tools) = (host::boot()?, Box::new(kernel), Box::new(HostTools));
+        Ok(Self { boot, kernel, tools, home: Some(home::take) })
+    }
+}
+
 impl Controller {
     /// Opens the facts of a data root, or makes one, and makes them true in the calling thread's network namespace:
     /// sandboxes whose processes are gone are ended, the predefined networks are there as the configuration has them,
     /// and what is missing in the kernel is made, what is left over removed.
     ///
     /// # Errors
-    /// If another daemon has the data root or the network namespace, the facts can't be read, the firewall's rules can't be loaded, or the default
-    /// network can't be as configured. Other networks and sandboxes that can't be made true are logged.
+    /// If another daemon has the data root or the network namespace, the facts can't be read, the firewall's rules can't
+    /// be loaded, or the default network can't be as configured. Other networks and sandboxes that can't be made true are
+    /// logged.
     pub fn open(config: Config) -> Result<Self> {
         let kernel = |marker| Ok(Box::new(HostKernel::new(marker)?) as Box<dyn Kernel>);
-        Self::open_with(
-            config,
-            Parts {
-                boot: host::boot()?,
-                kernel: Box::new(kernel),
-                tools: Box::new(HostTools),
-                home: Some(home::take),
-            },
-        )
+        Self::open_with(config, Parts::of_host(kernel)?)
     }
 
     /// As [`open`](Self::open), with a kernel that asks before each single operation: its error is what happens instead.
@@ -57,15 +58,7 @@ impl Controller {
         gate: impl Fn(&crate::kernel::Operation<'_>) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
         let kernel = |marker| Ok(Box::new(HostKernel::with_gate(marker, gate)?) as Box<dyn Kernel>);
-        Self::open_with(
-            config,
-            Parts {
-                boot: host::boot()?,
-                kernel: Box::new(kernel),
-                tools: Box::new(HostTools),
-                home: Some(home::take),
-            },
-        )
+        Self::open_with(config, Parts::of_host(kernel)?)
     }
 
     pub(super) fn open_with(config: Config, parts: Parts) -> Result<Self> {

@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 
 use super::error::ControllerError;
-use super::known::{Known, attached};
-use super::locks::{Access, Guard, Key};
+use super::known::attached;
+use super::locks::{Access, Key};
 use super::plans::{Attachment, in_order};
 use super::root::remove_dir;
 use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
@@ -135,7 +133,7 @@ impl Controller {
     /// # Errors
     /// If the store can't be written. What the kernel refuses to remove is logged and left to [`Self::reconcile`].
     pub fn sandbox_ended(&self, id: SandboxId, code: i32, error: Option<String>) -> Result<Ended> {
-        self.ended(id, Run::default(), (code, error), Teardown::finish)
+        self.ended(id, Run::default(), (code, error))
     }
 
     /// As [`sandbox_ended`](Self::sandbox_ended), told by its supervisor: a run that has another one isn't touched, for who
@@ -152,22 +150,7 @@ impl Controller {
         code: i32,
         error: Option<String>,
     ) -> Result<Ended> {
-        self.ended(id, Run { supervisor, is_kept: keep }, (code, error), Teardown::finish)
-    }
-
-    /// As [`sandbox_ended`](Self::sandbox_ended), but the kernel follows on a thread of its own: to remove a pair of
-    /// interfaces takes it some 30 ms. Who needs the sandbox, or its networks for himself, waits for that, and its
-    /// addresses aren't free before.
-    ///
-    /// # Errors
-    /// As [`sandbox_ended`](Self::sandbox_ended).
-    pub fn sandbox_ended_in_background(
-        &self,
-        id: SandboxId,
-        code: i32,
-        error: Option<String>,
-    ) -> Result<Ended> {
-        self.ended(id, Run::default(), (code, error), Teardown::finish_in_background)
+        self.ended(id, Run { supervisor, is_kept: keep }, (code, error))
     }
 
     /// Tells that the supervisor of a sandbox is gone, who would have told the end of its process: it counts as killed. A
@@ -176,7 +159,7 @@ impl Controller {
     /// # Errors
     /// As [`sandbox_ended`](Self::sandbox_ended).
     pub fn supervisor_gone(&self, id: SandboxId, supervisor: ProcessId) -> Result<Ended> {
-        self.ended(id, Run { supervisor: Some(supervisor), is_kept: false }, (LOST, None), Teardown::finish)
+        self.ended(id, Run { supervisor: Some(supervisor), is_kept: false }, (LOST, None))
     }
 
     fn ended(
@@ -184,10 +167,9 @@ impl Controller {
         id: SandboxId,
         Run { supervisor, is_kept }: Run,
         (code, error): (i32, Option<String>),
-        finish: fn(Teardown),
     ) -> Result<Ended> {
         let inner = &*self.0;
-        let (guard, known) = match inner.take_sandbox(&id.to_string(), None) {
+        let (_guard, known) = match inner.take_sandbox(&id.to_string(), None) {
             Err(ControllerError::Store(StoreError::Resolve(ResolveError::NotFound { .. }))) => {
                 return Ok(Ended { auto_removed: true });
             }
@@ -205,7 +187,9 @@ impl Controller {
         let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
-        finish(Teardown { guard, controller: self.clone(), known, leases, auto_removed });
+        let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
+        let gone = inner.go_on(&plan.change(&Plan::default()));
+        inner.forget_run(known.sandbox.id, leases, gone, auto_removed);
         Ok(Ended { auto_removed })
     }
 
@@ -302,40 +286,6 @@ struct Run {
     supervisor: Option<ProcessId>,
     /// The sandbox isn't removed, even if it is to be at its end.
     is_kept: bool,
-}
-
-/// What is left to do of a sandbox that has ended in the facts.
-struct Teardown {
-    /// Nobody else has the sandbox until it is done.
-    guard: Guard,
-    controller: Controller,
-    known: Known,
-    leases: Vec<Lease>,
-    auto_removed: bool,
-}
-
-impl Teardown {
-    fn finish(self) {
-        let Self { guard, controller, known, leases, auto_removed } = self;
-        let inner = &*controller.0;
-        let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
-        let gone = inner.go_on(&plan.change(&Plan::default()));
-        inner.forget_run(known.sandbox.id, leases, gone, auto_removed);
-        drop(guard);
-    }
-
-    fn finish_in_background(self) {
-        let work = Arc::new(Mutex::new(Some(self)));
-        let take = |work: &Mutex<Option<Self>>| work.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let theirs = Arc::clone(&work);
-        let thread = thread::Builder::new().name("teardown".to_owned());
-        let spawned = thread.spawn(move || take(&theirs).map(Self::finish));
-        if spawned.is_err()
-            && let Some(teardown) = take(&work)
-        {
-            teardown.finish();
-        }
-    }
 }
 
 /// Changes the facts of a sandbox that ended. Gives the leases that went with its endpoints.

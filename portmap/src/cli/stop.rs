@@ -10,7 +10,7 @@ use crate::client::{CallError, Client, encode};
 pub(crate) struct Args {
     /// Signal to send first
     #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<String>,
+    pub(super) signal: Option<String>,
 
     /// Seconds to wait before killing
     #[arg(
@@ -20,11 +20,11 @@ pub(crate) struct Args {
         value_name = "SECONDS",
         allow_negative_numbers = true
     )]
-    timeout: Option<i64>,
+    pub(super) timeout: Option<i64>,
 
     /// Names or ids of sandboxes
     #[arg(value_name = "SANDBOX", required = true)]
-    sandboxes: Vec<String>,
+    pub(super) sandboxes: Vec<String>,
 }
 
 /// Stops them, one after the other.

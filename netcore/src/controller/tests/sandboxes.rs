@@ -57,25 +57,6 @@ fn a_sandbox_lives_and_everything_of_it_goes() {
 }
 
 #[test]
-fn what_ends_in_the_background_is_waited_for_by_who_needs_it() {
-    let lab = Lab::new();
-    let controller = lab.open();
-    controller.create_network(with_subnet("net", "10.1.0.0/24")).unwrap();
-    let before = lab.snapshot(&controller);
-    let id = controller.create_sandbox(sandbox("web", "net")).unwrap().id;
-    for _ in 0..20 {
-        controller.start_sandbox("web", me()).unwrap();
-        controller.sandbox_ended_in_background(id, 0, None).unwrap();
-    }
-    controller.remove_sandbox("web").unwrap();
-    assert_eq!(lab.snapshot(&controller), before);
-    controller.create_sandbox(sandbox("web", "net")).unwrap();
-    let id = controller.start_sandbox("web", me()).unwrap().sandbox.id;
-    controller.sandbox_ended_in_background(id, 0, None).unwrap();
-    controller.remove_network("net").unwrap();
-}
-
-#[test]
 fn an_address_that_somebody_has_had_is_announced() {
     let lab = Lab::new();
     let controller = lab.open();
