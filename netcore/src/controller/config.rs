@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::ControllerError;
-use crate::firewall::BackendChoice;
+use crate::firewall::{BackendChoice, PacketMark};
 use crate::ipam::DefaultPool;
 use crate::model::IfName;
 
@@ -35,6 +35,12 @@ pub struct Config {
     pub default_options: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether a proxy stands behind each published port. `--userland-proxy`.
     pub userland_proxy: bool,
+    /// The proxy program. `--userland-proxy-path`.
+    pub userland_proxy_path: PathBuf,
+    /// Whether containers may be reached by their own addresses from outside. `--allow-direct-routing`.
+    pub allow_direct_routing: bool,
+    /// Packets that bear this mark may enter any network that isn't internal. `--bridge-accept-fwmark`.
+    pub accept_mark: Option<PacketMark>,
 }
 
 /// The network `bridge`: flags that stand for the options of other networks.
@@ -90,6 +96,9 @@ impl Default for Config {
             default_pools: Vec::new(),
             default_options: BTreeMap::new(),
             userland_proxy: true,
+            userland_proxy_path: PathBuf::from("netproxy"),
+            allow_direct_routing: false,
+            accept_mark: None,
         }
     }
 }

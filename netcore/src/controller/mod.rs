@@ -26,6 +26,7 @@ mod locks;
 mod networks;
 mod open;
 mod plans;
+mod ports;
 mod reconcile;
 mod request;
 mod root;

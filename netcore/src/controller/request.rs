@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::ipam::{PoolStatus, SubnetSpec};
 use crate::model::{
-    Endpoint, EndpointSettings, Ipam, Mac, Network, NetworkMode, ProcessConfig, Running, Sandbox,
+    Endpoint, EndpointSettings, Ipam, Mac, Network, NetworkMode, PortsConfig, ProcessConfig, Running, Sandbox,
 };
 
 /// `network create`.
@@ -52,6 +52,8 @@ pub struct SandboxConfigRequest {
     pub netns: Option<PathBuf>,
     /// What is wanted on each network. The one of `mode` needs no entry.
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// `-p`, `--expose`, `-P`.
+    pub ports: PortsConfig,
     /// What runs in it.
     pub process: ProcessConfig,
     /// `--rm`.

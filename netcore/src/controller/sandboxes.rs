@@ -48,6 +48,7 @@ impl Controller {
             mode: request.mode.clone(),
             netns: request.netns.clone(),
             networks: networks.clone(),
+            ports: request.ports.clone(),
             process: request.process.clone(),
             auto_remove: request.auto_remove,
         };

@@ -136,6 +136,7 @@ impl Inner {
             ifname: None,
             host_ifname: None,
             settings: settings.clone(),
+            publications: Vec::new(),
         };
         if let Some(prefix) = prefix {
             endpoint.ifname = Some(interface(&prefix, settings, beside)?);

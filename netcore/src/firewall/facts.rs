@@ -6,6 +6,7 @@
 //! Not here: rules (`nftables`, `iptables`); ports, which publishing adds.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -30,6 +31,38 @@ pub enum Foreign {
     Leave,
     /// It is dropped: we turned forwarding on, for our networks only.
     Drop,
+}
+
+/// A mark that packets may bear: `VALUE[/MASK]`, each decimal, `0x` hexadecimal or `0` octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketMark {
+    /// What the masked bits are.
+    pub value: u32,
+    /// The bits that count.
+    pub mask: u32,
+}
+
+/// Not a mark.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid firewall mark {0:?}: VALUE or VALUE/MASK, of 32 bits each, is needed")]
+pub struct BadMark(pub String);
+
+impl FromStr for PacketMark {
+    type Err = BadMark;
+
+    fn from_str(text: &str) -> Result<Self, BadMark> {
+        let number = |text: &str| match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None if text.len() > 1 && text.starts_with('0') => u32::from_str_radix(text, 8).ok(),
+            None => text.parse().ok(),
+        };
+        let (value, mask) = text.split_once('/').map_or((text, None), |(value, mask)| (value, Some(mask)));
+        let mask = mask.map_or(Some(u32::MAX), number);
+        match (number(value), mask) {
+            (Some(value), Some(mask)) => Ok(Self { value, mask }),
+            _ => Err(BadMark(text.to_owned())),
+        }
+    }
 }
 
 /// An address family.

@@ -40,5 +40,5 @@ mod tests;
 mod tools;
 
 pub use apply::{Backend, BackendChoice, Firewall, UnknownBackend};
-pub use facts::{BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode};
+pub use facts::{BadMark, BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode, PacketMark};
 pub use tools::{HostTools, ToolError, Tools};

@@ -5,6 +5,7 @@
 //! | facts, as the store keeps them | [`Network`], [`Endpoint`], [`Sandbox`], [`Lease`] |
 //! | ids and names | [`NetworkId`], [`EndpointId`], [`SandboxId`], [`NetworkName`], [`SandboxName`], [`IfName`], [`Mac`] |
 //! | which object an argument means | [`resolve()`] |
+//! | ports | [`PortsConfig`], [`Publication`] |
 //! | `-o key=value` | [`BridgeOptions`] |
 //! | `--net`, and what doesn't go with it | [`NetworkMode`], [`check_together`], [`check_connect`], [`check_target`] |
 //! | who gets the default route | [`default_route`] |
@@ -19,6 +20,7 @@ mod mode;
 mod name;
 mod network;
 pub mod options;
+mod publication;
 mod resolve;
 mod sandbox;
 mod time;
@@ -33,6 +35,7 @@ pub use mode::{
 pub use name::{IfName, NameError, NetworkName, Predefined, SandboxName};
 pub use network::{DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Ipam, Network, Scope, Subnet};
 pub use options::{BridgeOptions, GatewayMode, OptionError};
+pub use publication::{PortsConfig, Publication};
 pub(crate) use resolve::name_of;
 pub use resolve::{Kind, MatchedOn, ResolveError, resolve};
 pub use sandbox::{

@@ -16,6 +16,7 @@ use super::id::{EndpointId, NetworkId, SandboxId};
 use super::mac::Mac;
 use super::mode::{NetworkMode, TargetState};
 use super::name::{IfName, SandboxName};
+use super::publication::{PortsConfig, Publication};
 use super::time::Timestamp;
 
 /// Settings of the interface in the sandbox, with `IFNAME` in the place of its name.
@@ -58,6 +59,9 @@ pub struct SandboxConfig {
     /// The networks it is connected to when it starts, by the name or id that was given.
     #[serde(default)]
     pub networks: BTreeMap<String, EndpointSettings>,
+    /// Its ports.
+    #[serde(default)]
+    pub ports: PortsConfig,
     /// What runs in it.
     #[serde(default)]
     pub process: ProcessConfig,
@@ -232,6 +236,9 @@ pub struct Endpoint {
     /// What was asked for.
     #[serde(default)]
     pub settings: EndpointSettings,
+    /// Its published ports.
+    #[serde(default)]
+    pub publications: Vec<Publication>,
 }
 
 /// An address that is taken.

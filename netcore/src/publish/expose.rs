@@ -7,10 +7,13 @@ use std::fmt;
 use std::num::IntErrorKind;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::ports::{BadPortRange, PortRange, Proto, UnknownProto};
 
 /// Ports that a container listens on, whether or not they are published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct ExposeSpec {
     ports: PortRange,
     proto: ExposedProto,
@@ -112,6 +115,20 @@ impl fmt::Display for ExposeSpec {
             ExposedProto::Known(proto) => write!(f, "{}/{proto}", self.ports),
             ExposedProto::Other(word) => write!(f, "{}/{word}", self.ports),
         }
+    }
+}
+
+impl TryFrom<String> for ExposeSpec {
+    type Error = ExposeError;
+
+    fn try_from(text: String) -> Result<Self, ExposeError> {
+        text.parse()
+    }
+}
+
+impl From<ExposeSpec> for String {
+    fn from(spec: ExposeSpec) -> Self {
+        spec.to_string()
     }
 }
 

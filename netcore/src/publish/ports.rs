@@ -4,8 +4,11 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// Transport protocol of a published port. Ordered by IP protocol number, which is the order ports are taken in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Proto {
     /// TCP, protocol 6.
     Tcp,
@@ -50,7 +53,8 @@ impl FromStr for Proto {
 }
 
 /// One port or an ascending run of ports. Port 0 may appear: the grammar allows it, later stages don't.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "(u16, u16)", try_from = "(u16, u16)")]
 pub struct PortRange {
     first: u16,
     last: u16,
@@ -119,6 +123,21 @@ impl PortRange {
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_single() { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}
+
+/// As it is stored: both ends.
+impl TryFrom<(u16, u16)> for PortRange {
+    type Error = BadPortRange;
+
+    fn try_from((first, last): (u16, u16)) -> Result<Self, BadPortRange> {
+        Self::new(first, last)
+    }
+}
+
+impl From<PortRange> for (u16, u16) {
+    fn from(range: PortRange) -> Self {
+        (range.first, range.last)
     }
 }
 

@@ -14,12 +14,15 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::ports::{PortRange, Proto};
 
 /// One `-p` value: which container ports are offered where.
 ///
 /// `Display` prints the short form, which parses to the same value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct PublishSpec {
     host_ip: Option<IpAddr>,
     host: HostPorts,
@@ -255,6 +258,20 @@ fn long_to_short(text: &str) -> Result<String, SpecError> {
         }
     }
     Ok(format!("{published}:{target}/{protocol}"))
+}
+
+impl TryFrom<String> for PublishSpec {
+    type Error = SpecError;
+
+    fn try_from(text: String) -> Result<Self, SpecError> {
+        text.parse()
+    }
+}
+
+impl From<PublishSpec> for String {
+    fn from(spec: PublishSpec) -> Self {
+        spec.to_string()
+    }
 }
 
 #[cfg(test)]

@@ -192,6 +192,9 @@ fn controller(given: &Given) -> Result<Config> {
         default_pools: pools.map(|pool| parse("default-address-pool", pool)).collect::<Result<_>>()?,
         default_options: default_options(given)?,
         userland_proxy: on("userland-proxy", standard.userland_proxy)?,
+        userland_proxy_path: standard.userland_proxy_path,
+        allow_direct_routing: standard.allow_direct_routing,
+        accept_mark: standard.accept_mark,
     })
 }
 

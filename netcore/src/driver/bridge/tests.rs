@@ -54,6 +54,7 @@ fn endpoint() -> Endpoint {
             link_local: vec!["169.254.7.7".parse().unwrap()],
             ..EndpointSettings::default()
         },
+        publications: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::ipam::PoolId;
 use crate::model::*;
+use crate::publish::{PortRange, Proto};
 use crate::store::Store;
 
 pub(super) struct Lab {
@@ -71,6 +72,11 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             mode: "net".parse().unwrap(),
             netns: Some("/run/netns/x".into()),
             networks: [("net".to_owned(), settings())].into(),
+            ports: PortsConfig {
+                publish: vec!["8000-8009:80-89/udp".parse().unwrap(), "[::1]::80".parse().unwrap()],
+                expose: vec!["90/tcp".parse().unwrap(), "91-92/ncp".parse().unwrap()],
+                publish_all: true,
+            },
             process: ProcessConfig {
                 command: vec!["nginx".into(), "-g".into(), "daemon off;".into()],
                 env: vec!["A=b".into()],
@@ -118,5 +124,13 @@ pub(super) fn endpoint(n: u8, network: &Network, sandbox: &Sandbox) -> Endpoint 
         ifname: Some("eth0".parse().unwrap()),
         host_ifname: Some("veth0123abc".parse().unwrap()),
         settings: settings(),
+        publications: vec![Publication {
+            spec: "8000-8009:80-89/udp".parse().unwrap(),
+            proto: Proto::Udp,
+            container: PortRange::new(80, 89).unwrap(),
+            host: PortRange::new(8000, 8009).ok(),
+            addresses: vec!["0.0.0.0".parse().unwrap(), "::".parse().unwrap()],
+            target: "172.18.0.2".parse().unwrap(),
+        }],
     }
 }

@@ -13,7 +13,7 @@ use axum::http::StatusCode;
 use axum::routing::{delete, post};
 use netcore::controller::{SandboxConfigRequest, Started};
 use netcore::kernel::PidFd;
-use netcore::model::{NetworkMode, ProcessConfig, Sandbox, SandboxId, SandboxState};
+use netcore::model::{NetworkMode, PortsConfig, ProcessConfig, Sandbox, SandboxId, SandboxState};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -96,6 +96,7 @@ fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<Sand
         mac: endpoint::mac(&fields.text("MacAddress")?)?,
         netns: path(&fields.text("Netns")?)?,
         networks: endpoints.into_iter().map(settings).collect::<Result<_>>()?,
+        ports: PortsConfig::default(),
         process: process(fields)?,
         auto_remove: host.flag("AutoRemove")?,
     })

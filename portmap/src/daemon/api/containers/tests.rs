@@ -1,5 +1,5 @@
 use netcore::model::{
-    Endpoint, EndpointSettings, Exited, NetworkId, NetworkMode, ProcessConfig, Running, Sandbox,
+    Endpoint, EndpointSettings, Exited, NetworkId, NetworkMode, PortsConfig, ProcessConfig, Running, Sandbox,
     SandboxConfig, Timestamp,
 };
 
@@ -10,6 +10,7 @@ fn view(state: SandboxState) -> SandboxView {
         id: "88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4".parse().unwrap(),
         created: Timestamp::from_nanos(1_785_578_400_000_000_000),
         config: SandboxConfig {
+            ports: PortsConfig::default(),
             name: "web".parse().unwrap(),
             hostname: None,
             domainname: None,
@@ -62,6 +63,7 @@ fn endpoint(network: &str, address: &str, aliases: &[&str]) -> Endpoint {
             gw_priority: 5,
             ..Default::default()
         },
+        publications: Vec::new(),
     }
 }
 

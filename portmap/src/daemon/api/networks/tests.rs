@@ -42,6 +42,7 @@ fn endpoint() -> Endpoint {
         ifname: None,
         host_ifname: None,
         settings: Default::default(),
+        publications: Vec::new(),
     }
 }
 
