@@ -188,6 +188,7 @@ impl Controller {
         let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
+        inner.close_ports(&known.attached);
         let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
         let gone = inner.go_on(&plan.change(&Plan::default()));
         inner.forget_run(known.sandbox.id, leases, gone, auto_removed);
