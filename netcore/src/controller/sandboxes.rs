@@ -344,6 +344,9 @@ fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSett
     }
     let own = networks.entry(request.mode.clone()).or_default();
     given.extend(settings_given(own));
+    let ports = &request.ports;
+    given.extend((!ports.publish.is_empty() || ports.publish_all).then_some(Setting::Publish));
+    given.extend((!ports.expose.is_empty()).then_some(Setting::Expose));
     request.mode.check(&given)?;
     for (mode, settings) in &networks {
         mode.check(&settings_given(settings))?;

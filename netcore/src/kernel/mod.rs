@@ -12,6 +12,7 @@ mod address;
 mod announce;
 mod bridge;
 pub(crate) mod child;
+mod conntrack;
 pub(crate) mod enter;
 mod error;
 mod host;
@@ -29,6 +30,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+pub use self::conntrack::{Flow, forget_flows};
 pub use self::error::KernelError;
 pub use self::host::HostKernel;
 #[doc(hidden)]
