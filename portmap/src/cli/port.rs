@@ -59,7 +59,8 @@ fn fetch(host: Option<&str>, sandbox: &str) -> Result<PortMap> {
 }
 
 fn show(ports: &PortMap, args: &Args) -> Result<String> {
-    let Some(wanted) = &args.port else { return Ok(all_lines(ports)) };
+    let wanted = args.port.as_deref().filter(|port| !port.is_empty());
+    let Some(wanted) = wanted else { return Ok(all_lines(ports)) };
     let (port, proto) = wanted.split_once('/').unwrap_or((wanted, ""));
     let proto = if proto.is_empty() { "tcp" } else { proto };
     if let Some(why) = not_a_number(port) {
@@ -113,7 +114,8 @@ mod tests {
             (Some("080"), missing("080")),
             (Some("81"), missing("81")),
             (Some("x"), invalid("x", "invalid syntax")),
-            (Some(""), invalid("", "invalid syntax")),
+            (Some(""), "80/tcp -> [::1]:8080\n".to_owned()),
+            (Some("/udp"), invalid("", "invalid syntax")),
             (Some("-1"), invalid("-1", "invalid syntax")),
             (Some("+80"), invalid("+80", "invalid syntax")),
             (Some("65536"), invalid("65536", "value out of range")),
