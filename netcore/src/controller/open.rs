@@ -8,7 +8,7 @@ use super::error::ControllerError;
 use super::home::{self, Home};
 use super::rules::Rules;
 use super::{Config, Controller, Inner, Result, host, locks, root};
-use crate::firewall::{Firewall, HostTools, Tools};
+use crate::firewall::{HostTools, Tools};
 use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
 use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
@@ -69,11 +69,7 @@ impl Controller {
         let store = Store::open(root.database())?;
         let data = root.data().as_os_str().as_encoded_bytes();
         let marker = format!("{:016x}", host::fingerprint(&[data]));
-        let rules = Rules::new(
-            Firewall::with_tools(config.backend(), parts.tools),
-            root.forwarding(),
-            parts.boot.clone(),
-        );
+        let rules = Rules::new(parts.tools, &config, root.forwarding(), parts.boot.clone());
         let kernel = (parts.kernel)(marker.clone())?;
         let inner = Inner {
             addresses: Addresses::new(ipam(&config, data)),

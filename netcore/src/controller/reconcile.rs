@@ -138,7 +138,7 @@ impl Inner {
             Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
         });
         let rules: BTreeMap<_, _> = rules.collect();
-        self.rules().replace(rules)?;
+        self.rules().replace(rules, BTreeMap::new())?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }
@@ -201,6 +201,7 @@ fn stray(key: Key) -> Object {
             mtu: None,
             ipv6: false,
             filtered: false,
+            route_localnet: false,
         }),
         Key::Namespace(path) => Object::Namespace(Namespace { path, adopted: false, holder: None }),
         Key::Veth(host) => Object::Veth(Veth {

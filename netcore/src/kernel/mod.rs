@@ -23,6 +23,7 @@ mod netns;
 mod pidfd;
 mod route;
 pub(crate) mod sctp;
+mod sockets;
 mod sysctl;
 mod veth;
 
@@ -37,6 +38,7 @@ pub use self::host::HostKernel;
 pub use self::host::Operation;
 pub use self::inherited::inherited_sockets;
 pub use self::pidfd::PidFd;
+pub use self::sockets::{BoundSocket, Holder, Place, holder, holder_of, listeners, sockets};
 use crate::model::IfName;
 use crate::plan::{Key, Step, Veth};
 

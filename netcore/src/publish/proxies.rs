@@ -26,7 +26,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::ports::PortRange;
-use super::reserve::Reservation;
+use super::reservation::Reservation;
 use crate::kernel::child;
 
 /// How long a proxy may take to say that it serves, unless told otherwise; Docker's limit.
@@ -236,6 +236,7 @@ impl ProxyCommand {
         fcntl(&status, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         let mut command = Command::new(&self.executable);
         command.args(self.arguments(reservation, target)).stdin(Stdio::null()).stdout(Stdio::null());
+        reservation.hear()?;
         let sockets: Vec<BorrowedFd<'_>> = reservation.sockets().collect();
         let child = child::spawn(command, status_of_child.as_fd(), &sockets)?;
         Ok(Process { child, status: Some(status), said: Vec::new() })
