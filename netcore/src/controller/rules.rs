@@ -11,9 +11,7 @@ use std::sync::Arc;
 
 use super::root;
 use super::{Config, Result};
-use crate::firewall::{
-    Backend, BridgeNetwork, EndpointPorts, Facts, Firewall, Foreign, HostFacts, Tools,
-};
+use crate::firewall::{Backend, BridgeNetwork, EndpointPorts, Facts, Firewall, Foreign, HostFacts, Tools};
 use crate::model::{BootId, EndpointId, Family, NetworkId};
 
 type AnyTools = Box<dyn Tools + Send>;

@@ -99,8 +99,7 @@ const OPEN: &str = "	chain ping {
 
 /// Without a proxy: a container can't answer a loopback address, and its answer to a neighbour on its network, or to
 /// itself, wouldn't come back this way.
-const HAIRPIN: &str =
-    "		ip saddr 127.0.0.0/8 oifname @networks counter masquerade comment \"from loopback\"
+const HAIRPIN: &str = "		ip saddr 127.0.0.0/8 oifname @networks counter masquerade comment \"from loopback\"
 		oifname . ip saddr @home4 ct status dnat counter masquerade comment \"own network\"
 		oifname . ip6 saddr @home6 ct status dnat counter masquerade comment \"own network\"
 ";

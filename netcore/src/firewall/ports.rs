@@ -78,7 +78,14 @@ impl EndpointPorts {
         for mapping in self.mappings.iter().filter(|mapping| mapping.is_translated(proxy)) {
             let Mapping { proto, host_ip, host, target, container } = *mapping;
             let host_ip = (!host_ip.is_unspecified()).then_some(host_ip);
-            rules.insert(PortRule::Translate(Translation { proto, host_ip, host, target, container, except }));
+            rules.insert(PortRule::Translate(Translation {
+                proto,
+                host_ip,
+                host,
+                target,
+                container,
+                except,
+            }));
         }
         let targets = self.mappings.iter().map(|mapping| (mapping.target, mapping.proto, mapping.container));
         let open = self.open.iter().map(|open| (open.target, open.proto, open.ports));

@@ -76,8 +76,9 @@ impl Set {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         [Self::Inside, Self::Internal, Self::Networks].into_iter().chain(Family::BOTH.into_iter().flat_map(
             |family| {
-                let networks = [Self::Home, Self::Guarded, Self::Entry, Self::Masquerade, Self::Source, Self::Modes]
-                    .map(|set| set(family));
+                let networks =
+                    [Self::Home, Self::Guarded, Self::Entry, Self::Masquerade, Self::Source, Self::Modes]
+                        .map(|set| set(family));
                 let own = Key::ALL.map(|key| Self::Own(family, key));
                 let dnat = Key::ALL.map(|key| Self::Dnat(family, key));
                 let open = [false, true].map(|range| Self::Open(family, range));
@@ -149,7 +150,11 @@ impl Set {
 
 impl Elements {
     /// Adds what these networks of `facts` ask for.
-    pub(super) fn add_networks<'a>(&mut self, facts: &Facts, networks: impl Iterator<Item = &'a BridgeNetwork>) {
+    pub(super) fn add_networks<'a>(
+        &mut self,
+        facts: &Facts,
+        networks: impl Iterator<Item = &'a BridgeNetwork>,
+    ) {
         for network in networks {
             // Safe within quotes: that is what `IfName` is for.
             let bridge = format!("\"{}\"", network.bridge);
