@@ -138,7 +138,9 @@ impl Inner {
             Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
         });
         let rules: BTreeMap<_, _> = rules.collect();
-        self.rules().replace(rules, BTreeMap::new())?;
+        let ports = sandboxes.iter().flat_map(|(_, attached)| attached);
+        let ports = ports.filter_map(|attachment| Some((attachment.endpoint.id, rules_of(attachment)?)));
+        self.rules().replace(rules, ports.collect())?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }

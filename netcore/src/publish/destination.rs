@@ -158,6 +158,31 @@ impl Destination {
         }
     }
 
+    /// What a publication becomes whose host addresses lead here from now on: one for each target, and none for addresses
+    /// that lead nowhere.
+    pub fn repoint(&self, publication: &Publication) -> Vec<Publication> {
+        let mut now: Vec<Publication> = Vec::new();
+        for address in &publication.addresses {
+            // Where a spec's address leads isn't asked again: it was warned of when it was published.
+            let Some(target) = self.target(*address).filter(|target| self.is_by_host(*address, *target)) else {
+                continue;
+            };
+            match now.iter_mut().find(|other| other.target == target) {
+                Some(other) => other.addresses.push(*address),
+                None => now.push(Publication { addresses: vec![*address], target, ..publication.clone() }),
+            }
+        }
+        now
+    }
+
+    /// Whether a port of the host is what leads there.
+    const fn is_by_host(&self, host: IpAddr, target: IpAddr) -> bool {
+        match if target.is_ipv4() { self.mode4 } else { self.mode6 } {
+            GatewayMode::Nat | GatewayMode::NatUnprotected => self.proxy || host.is_ipv4() == target.is_ipv4(),
+            GatewayMode::Routed | GatewayMode::Isolated => false,
+        }
+    }
+
     fn way(&self, host: IpAddr, spec: &PublishSpec, warnings: &mut Vec<String>) -> Way {
         let Some(target) = self.target(host) else { return Way::None };
         let crosses = host.is_ipv4() != target.is_ipv4();
