@@ -6,7 +6,8 @@
 //! | addresses, order, groups that share one host port | [`plan`] → [`Group`] | no |
 //! | choose numbers | [`Allocator`], [`EphemeralPorts`] | no |
 //! | bind | [`reserve()`] → [`Reservation`] | sockets |
-//! | serve | [`Supervisor`] | processes |
+//! | serve in the foreground | [`Supervisor`] | processes |
+//! | serve as a daemon | [`Keeper`] | processes |
 //!
 //! ```no_run
 //! use netcore::publish::{Allocator, EphemeralPorts, HostDefaults, PublishSpec, plan, reserve};
@@ -26,8 +27,11 @@ mod bindings;
 mod destination;
 mod ephemeral;
 mod expose;
+mod keeper;
+mod mapping;
 mod ports;
 mod portset;
+mod program;
 mod proxies;
 mod reservation;
 mod reserve;
@@ -39,6 +43,7 @@ pub use bindings::{BindingError, Group, HostDefaults, plan};
 pub use destination::{Destination, Planned, plan_for, publications, wanted};
 pub use ephemeral::{EphemeralPorts, ReservedListError};
 pub use expose::{ExposeError, ExposeSpec, ExposedProto};
+pub use keeper::{Keeper, KeeperSettings};
 pub use ports::{BadPortRange, PortRange, Proto, UnknownProto};
 pub use proxies::{ProxyCommand, ProxyError, ProxyEvent, ProxyExit, ProxyStatus, Supervisor};
 pub use reservation::Reservation;

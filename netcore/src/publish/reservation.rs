@@ -88,6 +88,17 @@ impl Reservation {
         self.sockets.clear();
     }
 
+    /// With sockets that somebody else has bound: for each of [`places`] one, or none.
+    pub(super) fn with(self, sockets: Vec<OwnedFd>) -> Self {
+        Self { sockets, ..self }
+    }
+
+    /// The whole of it, and what is left behind has no address and no socket.
+    pub(super) fn take(&mut self) -> Self {
+        let empty = Self::new(self.proto, (self.host, self.container), Vec::new(), Vec::new(), Vec::new());
+        std::mem::replace(self, empty)
+    }
+
     /// Has the sockets bound if they aren't. They drop what arrives then.
     pub(super) fn open(&mut self) -> Result<(), ReserveError> {
         if self.sockets.is_empty() {
