@@ -14,6 +14,7 @@
 
 mod found;
 pub(super) mod mark;
+mod repoint;
 mod restore;
 mod state;
 mod watch;

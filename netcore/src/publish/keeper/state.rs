@@ -7,6 +7,7 @@ use super::watch::Watcher;
 use crate::model::Publication;
 use crate::publish::mapping::Mapping;
 use crate::publish::proxies::{self, Process, Proxy};
+use crate::publish::reservation::Reservation;
 
 /// Everything that changes. The cost of a change doesn't depend on how much is held.
 #[derive(Debug, Default)]
@@ -63,8 +64,19 @@ impl State {
     /// Takes up what is served, or only bound.
     pub(super) fn hold(&mut self, publication: Publication, proxies: Vec<Proxy>) {
         let Some(mapping) = Mapping::published(&publication) else { return };
-        let parts = proxies.into_iter().map(|proxy| self.add(&mapping, proxy)).collect();
-        self.held.insert(mapping, Held { publication, parts });
+        let parts: Vec<u64> = proxies.into_iter().map(|proxy| self.add(&mapping, proxy)).collect();
+        // What was led elsewhere comes in the parts that it was in.
+        self.held.entry(mapping).or_insert(Held { publication, parts: Vec::new() }).parts.extend(parts);
+    }
+
+    /// Forgets a mapping, whose numbers stay taken and whose sockets go to the caller.
+    pub(super) fn take(&mut self, mapping: &Mapping) -> Vec<Reservation> {
+        let Some(held) = self.held.remove(mapping) else { return Vec::new() };
+        let part = |id| {
+            self.restless.remove(&id);
+            self.parts.remove(&id).map(|part| part.proxy.reservation)
+        };
+        held.parts.into_iter().filter_map(part).collect()
     }
 
     fn add(&mut self, mapping: &Mapping, proxy: Proxy) -> u64 {
