@@ -20,6 +20,7 @@ mod link;
 mod netlink;
 mod netns;
 mod pidfd;
+mod procfs;
 mod route;
 pub(crate) mod sctp;
 mod sysctl;
