@@ -213,6 +213,7 @@ fn loopback_addresses_are_nobody_elses(backend: Backend) {
     for (neighbour, gateway) in [(&lab.out, UP), (&lab.a2, "172.20.0.1")] {
         neighbour.ip("addr flush dev lo");
         neighbour.ip(&format!("route add 127.0.0.0/8 via {gateway}"));
+        neighbour.sysctl("net/ipv4/conf/eth0/route_localnet", "1");
     }
     for interface in ["up0", "br-a"] {
         lab.host.sysctl(&format!("net/ipv4/conf/{interface}/route_localnet"), "1");
