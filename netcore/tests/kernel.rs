@@ -3,6 +3,8 @@
 
 #[path = "kernel/bridges.rs"]
 mod bridges;
+#[path = "kernel/conntrack.rs"]
+mod conntrack;
 #[allow(dead_code, reason = "the firewall's tests use the rest")]
 mod lab;
 #[path = "kernel/namespaces.rs"]

@@ -12,6 +12,7 @@ use crate::firewall::{HostTools, Tools};
 use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
 use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
+use crate::publish::{Keeper, KeeperSettings};
 use crate::store::{ReadTx, Store, StoreError};
 
 /// There where this kernel has IPv6.
@@ -75,12 +76,16 @@ impl Controller {
             ipv6: kernel.sysctl(IPV6)?.is_some(),
             kernel,
             boot: parts.boot,
-            marker,
+            marker: marker.clone(),
             store,
             rules: Mutex::new(rules),
             locks: locks::Locks::default(),
             random: host::Random::open()?,
             pruning: Mutex::new(()),
+            keeper: Keeper::new(KeeperSettings {
+                marker: marker.clone(),
+                proxy: config.userland_proxy.then(|| config.userland_proxy_path.clone()),
+            }),
             root,
             _home: home,
             config,
@@ -95,6 +100,7 @@ impl Controller {
             made => made?,
         }
         inner.default_bridge()?;
+        inner.restore_ports()?;
         Ok(Self(std::sync::Arc::new(inner)))
     }
 }
@@ -121,6 +127,17 @@ impl Inner {
                 ..leases.partition_point(|lease| lease.pool <= *pool);
             let taken = leases[of_pool].iter().map(|lease| lease.address);
             self.addresses.restore(pool, taken)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the ports that are published, with the proxies that live behind them.
+    fn restore_ports(&self) -> Result<()> {
+        let endpoints = self.store.read(|tx| tx.endpoints())?;
+        let publications = endpoints.into_iter().flat_map(|endpoint| endpoint.publications);
+        let bound = publications.filter(|publication| publication.host.is_some()).collect();
+        for (publication, error) in self.keeper.restore(bound) {
+            tracing::warn!(port = %publication.spec, %error, "a published port can't be had for now");
         }
         Ok(())
     }

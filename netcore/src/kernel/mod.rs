@@ -12,6 +12,7 @@ mod address;
 mod announce;
 mod bridge;
 pub(crate) mod child;
+mod conntrack;
 pub(crate) mod enter;
 mod error;
 mod host;
@@ -20,8 +21,10 @@ mod link;
 mod netlink;
 mod netns;
 mod pidfd;
+mod procfs;
 mod route;
 pub(crate) mod sctp;
+mod sockets;
 mod sysctl;
 mod veth;
 
@@ -29,12 +32,14 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+pub use self::conntrack::{Flow, forget_flows};
 pub use self::error::KernelError;
 pub use self::host::HostKernel;
 #[doc(hidden)]
 pub use self::host::Operation;
 pub use self::inherited::inherited_sockets;
 pub use self::pidfd::PidFd;
+pub use self::sockets::{BoundSocket, Holder, Place, holder, holder_of, listeners, sockets};
 use crate::model::IfName;
 use crate::plan::{Key, Step, Veth};
 

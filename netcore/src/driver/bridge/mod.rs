@@ -206,7 +206,7 @@ pub(crate) fn device(network: &Network) -> IfName {
 }
 
 /// The options of a network that was checked when it was created. What an older version let pass counts as not given.
-fn options(network: &Network) -> BridgeOptions {
+pub(crate) fn options(network: &Network) -> BridgeOptions {
     network.bridge_options().unwrap_or_default()
 }
 
