@@ -96,7 +96,7 @@ fn wait(epoll: &Epoll, wake: &EventFd, deadline: Option<Instant>) -> Vec<u64> {
 
 /// Looks after the parts that ask for it. Returns when it has something to do next.
 fn tend(shared: &Shared, state: &mut State, epoll: &Epoll, ready: &[u64], now: Instant) -> Option<Instant> {
-    let program = shared.program.as_ref()?;
+    let Some(program) = &shared.program else { return state.sweep };
     let mut ids: Vec<u64> = state.restless.iter().chain(ready).copied().collect();
     ids.dedup();
     while let Some(id) = ids.pop() {
