@@ -54,6 +54,9 @@ pub struct Bridge {
     pub ipv6: bool,
     /// Whether the firewall must see what passes from port to port (`nf_call_iptables`, `nf_call_ip6tables`).
     pub filtered: bool,
+    /// Whether packets of the host's loopback addresses may leave by it: its `route_localnet`, which is set either way,
+    /// and off again when the network goes.
+    pub route_localnet: bool,
 }
 
 /// A sandbox's network namespace, pinned by a file.
@@ -205,7 +208,15 @@ mod tests {
 
     fn bridge(name: &str, mtu: Option<u16>) -> Object {
         let name = name.parse().unwrap();
-        Object::Bridge(Bridge { name, adopted: false, addresses: vec![], mtu, ipv6: false, filtered: false })
+        Object::Bridge(Bridge {
+            name,
+            adopted: false,
+            addresses: vec![],
+            mtu,
+            ipv6: false,
+            filtered: false,
+            route_localnet: false,
+        })
     }
 
     fn namespace(path: &str) -> Object {

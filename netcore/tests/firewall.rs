@@ -8,7 +8,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use lab::{Host, Lab, missing, ready};
-use netcore::firewall::{Backend, BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, nftables};
+use netcore::firewall::{
+    Backend, BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, HostFacts, nftables,
+};
 
 const A1: &str = "172.20.0.2";
 const A2: &str = "172.20.0.3";
@@ -78,11 +80,12 @@ fn b() -> BridgeNetwork {
 }
 
 fn facts(networks: impl IntoIterator<Item = BridgeNetwork>) -> Facts {
-    Facts::new(networks, Foreign::Leave, Foreign::Leave).expect("networks that fit together")
+    Facts::new(networks, [], HostFacts::default()).expect("networks that fit together")
 }
 
 fn closed(networks: impl IntoIterator<Item = BridgeNetwork>) -> Facts {
-    Facts::new(networks, Foreign::Drop, Foreign::Drop).expect("networks that fit together")
+    let host = HostFacts { foreign_v4: Foreign::Drop, foreign_v6: Foreign::Drop, ..HostFacts::default() };
+    Facts::new(networks, [], host).expect("networks that fit together")
 }
 
 fn containers_leave_under_the_hosts_address(backend: Backend) {

@@ -61,6 +61,8 @@ pub(crate) struct Client {
     host: Host,
     runtime: Runtime,
     connection: Option<Kept>,
+    /// Whether a daemon is started where nobody listens.
+    starts: bool,
 }
 
 /// What the daemon answered: a status of 2xx, or 304.
@@ -107,7 +109,12 @@ impl Client {
             None => Host::Unix(std::path::absolute(exec_root().join(SOCKET)).context("invalid path")?),
         };
         let runtime = Builder::new_current_thread().enable_io().enable_time().build();
-        Ok(Self { host, runtime: runtime.context("cannot start a runtime")?, connection: None })
+        Ok(Self { host, runtime: runtime.context("cannot start a runtime")?, connection: None, starts: true })
+    }
+
+    /// Asks only a daemon that is there.
+    pub(crate) fn without_starting(self) -> Self {
+        Self { starts: false, ..self }
     }
 
     /// Sends one request and waits for its answer, for as long as it takes. The daemon is started if nobody listens.
@@ -120,7 +127,8 @@ impl Client {
         let method: Method = method.parse().with_context(|| format!("invalid method {method:?}"))?;
         let body = body.map(|value| Bytes::from(value.to_string()));
         let connection = self.connection.take().filter(|kept| kept.used.elapsed() < KEEP);
-        let Self { host, runtime, .. } = self;
+        let Self { host, runtime, starts, .. } = self;
+        let connect = || host.connect(*starts);
         let (answer, kept) = runtime.block_on(async {
             let ask = |kept: Kept| send(kept, &method, path_and_query, body.clone());
             if let Some(kept) = connection {
@@ -129,9 +137,9 @@ impl Client {
                     done => return done.map_err(|lost| lost.error),
                 }
             }
-            match ask(host.connect().await?).await {
+            match ask(connect().await?).await {
                 // It left between our connecting and our asking.
-                Err(lost) if !lost.seen || method.is_safe() => ask(host.connect().await?).await,
+                Err(lost) if !lost.seen || method.is_safe() => ask(connect().await?).await,
                 done => done,
             }
             .map_err(|lost| lost.error)
@@ -177,8 +185,8 @@ impl Host {
         }
     }
 
-    /// A connection, to a daemon that is started if need be.
-    async fn connect(&self) -> Result<Kept> {
+    /// A connection, to a daemon that is started if need be and allowed.
+    async fn connect(&self, may_start: bool) -> Result<Kept> {
         match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect(address).await.with_context(|| self.unreachable())?;
@@ -186,7 +194,7 @@ impl Host {
             }
             Self::Unix(path) => match UnixStream::connect(path).await {
                 Ok(stream) => handshake(stream).await,
-                Err(error) if nobody_listens(&error) => handshake(self.start(path).await?).await,
+                Err(error) if may_start && nobody_listens(&error) => handshake(self.start(path).await?).await,
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(anyhow!(
                     "permission denied while trying to connect to the portmap daemon socket at {self}: {error}"
                 )),

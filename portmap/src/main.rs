@@ -76,6 +76,14 @@ enum Command {
     ///
     /// The log has no limit: it grows from run to run, and goes with the sandbox.
     Logs(cli::logs::Args),
+    /// Show where a sandbox's ports are published
+    Port(cli::port::Args),
+    /// Publish further ports of a sandbox
+    ///
+    /// Of one that doesn't run they are published when it starts. Prints where they are.
+    Publish(cli::sandbox_publish::Args),
+    /// Take back ports that were published, by the same words. Prints where they were
+    Unpublish(cli::sandbox_publish::Args),
     /// Run the daemon, which keeps networks and sandboxes
     Daemon(Box<cli::daemon::Args>),
     #[command(hide = true)]
@@ -104,11 +112,17 @@ fn main() -> ExitCode {
                 Command::Ps(args) => cli::ps::run(host, args),
                 Command::Inspect(args) => cli::inspect::run(host, args),
                 Command::Logs(args) => cli::logs::run(host, args),
+                Command::Port(args) => cli::port::run(host, args),
+                Command::Publish(args) => cli::sandbox_publish::publish(host, args),
+                Command::Unpublish(args) => cli::sandbox_publish::unpublish(host, args),
                 Command::Daemon(args) => cli::daemon::run(args, hosts),
                 Command::Supervise(args) => supervise::run(host, args),
             };
         }
-        Ok(cli) => cli::publish::run(cli.publish),
+        Ok(Cli { publish, host: hosts, .. }) => {
+            let host = hosts.last().cloned().or_else(host_of_environment);
+            cli::publish::run(host.as_deref(), publish)
+        }
         Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
         Err(error) => {
             let typed = || std::env::args().skip(1);

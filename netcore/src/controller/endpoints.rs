@@ -2,7 +2,7 @@
 
 use super::error::{ControllerError, SettingsError};
 use super::known::Known;
-use super::plans::{Attachment, in_order, new_interfaces};
+use super::plans::{Attachment, Failed, in_order, new_interfaces};
 use super::sandboxes::settings_given;
 use super::start::{insert, leases, unfit};
 use super::{Controller, Inner, Result};
@@ -142,60 +142,80 @@ impl Inner {
     ) -> Result<Endpoint> {
         let mut claim = self.addresses.claim();
         let endpoint = self.new_endpoint(sandbox, &network, settings, &known.attached, &mut claim)?;
-        let new = Attachment { network, endpoint: endpoint.clone() };
-        let leases = leases(std::slice::from_ref(&new), claim.taken());
-        let (facts, added) = (sandbox.clone(), endpoint.clone());
+        let leases = leases(&[Attachment { network: network.clone(), endpoint: endpoint.clone() }], claim.taken());
+        let mut attached = known.attached.clone();
+        attached.push(Attachment { network, endpoint });
+        let mut attached = in_order(attached);
+        let repointed = self.repoint(sandbox, &known.attached, &mut attached)?;
+        let (mut others, added): (Vec<_>, Vec<_>) =
+            attached.iter().cloned().partition(|a| known.attached.iter().any(|b| a.endpoint.id == b.endpoint.id));
+        let Some(new) = added.into_iter().next() else { unreachable!("it was added above") };
+        let (facts, endpoint) = (sandbox.clone(), new.endpoint.clone());
+        let of_others: Vec<Endpoint> = others.drain(..).map(|a| a.endpoint).collect();
         self.store.write(move |tx| -> Result<(), StoreError> {
             tx.update_sandbox(&facts)?;
-            insert(tx, std::slice::from_ref(&added), &leases)
+            of_others.iter().try_for_each(|endpoint| tx.update_endpoint(endpoint))?;
+            insert(tx, std::slice::from_ref(&endpoint), &leases)
         })?;
-        let mut attached = known.attached.clone();
-        attached.push(new.clone());
         let before = self.sandbox_plan(&known.sandbox, &known.attached);
-        let after = self.sandbox_plan(sandbox, &in_order(attached));
-        if let Err(failed) = self.carry_out(&before, &after) {
-            let (facts, id) = (known.sandbox.clone(), endpoint.id);
+        let after = self.sandbox_plan(sandbox, &attached);
+        let carried_out = self.carry_out(&before, &after).and_then(|()| {
+            let moved = self.move_ports(sandbox, &known.attached, &attached, repointed);
+            moved.map_err(|error| Failed { error, undone: self.go_on(&after.change(&before)) })
+        });
+        if let Err(failed) = carried_out {
+            let (facts, old, id) = (known.sandbox.clone(), known.attached.clone(), new.endpoint.id);
             let restored = self.restore(move |tx| {
                 tx.delete_endpoint(id)?;
+                old.iter().try_for_each(|attachment| tx.update_endpoint(&attachment.endpoint))?;
                 tx.update_sandbox(&facts)
             });
             claim.settle(restored, failed.undone);
-            return Err(failed.error.into());
+            return Err(failed.error);
         }
         let moved = claim.keep();
         self.change_hosts(sandbox, &new, true);
         new_interfaces(&before, &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         tracing::info!(sandbox = %sandbox.config.name, network = %new.network.name, "connected");
-        Ok(endpoint)
+        Ok(new.endpoint)
     }
 
     /// Removes an endpoint from a running sandbox: facts, then the kernel; or nothing.
     fn detach(&self, known: &Known, sandbox: &Sandbox, network: &Network) -> Result<()> {
-        let (gone, left): (Vec<_>, Vec<_>) =
+        let (gone, mut left): (Vec<_>, Vec<_>) =
             known.attached.iter().cloned().partition(|attachment| attachment.network.id == network.id);
-        let (facts, endpoints) = (sandbox.clone(), gone.clone());
+        let repointed = self.repoint(sandbox, &known.attached, &mut left)?;
+        let (facts, endpoints, kept) = (sandbox.clone(), gone.clone(), left.clone());
         let leases = self.store.write(move |tx| -> Result<_, StoreError> {
             let mut leases = Vec::new();
             for Attachment { endpoint, .. } in &endpoints {
                 leases.extend(tx.leases_of_endpoint(endpoint.id)?);
                 tx.delete_endpoint(endpoint.id)?;
             }
+            kept.iter().try_for_each(|attachment| tx.update_endpoint(&attachment.endpoint))?;
             tx.update_sandbox(&facts)?;
             Ok(leases)
         })?;
         let before = self.sandbox_plan(&known.sandbox, &known.attached);
-        if let Err(failed) = self.carry_out(&before, &self.sandbox_plan(sandbox, &left)) {
-            let (facts, endpoints) = (known.sandbox.clone(), gone);
+        let after = self.sandbox_plan(sandbox, &left);
+        let carried_out = self.carry_out(&before, &after).and_then(|()| {
+            let moved = self.move_ports(sandbox, &known.attached, &left, repointed);
+            moved.map_err(|error| Failed { error, undone: self.go_on(&after.change(&before)) })
+        });
+        if let Err(failed) = carried_out {
+            let (facts, endpoints, old) = (known.sandbox.clone(), gone, known.attached.clone());
             let taken: Vec<_> = leases.iter().map(|lease| (lease.pool.clone(), lease.address)).collect();
             let restored = self.restore(move |tx| {
                 let endpoints: Vec<Endpoint> = endpoints.into_iter().map(|a| a.endpoint).collect();
+                let was_kept = |a: &&Attachment| endpoints.iter().all(|gone| gone.id != a.endpoint.id);
+                old.iter().filter(was_kept).try_for_each(|a| tx.update_endpoint(&a.endpoint))?;
                 tx.update_sandbox(&facts)?;
                 insert(tx, &endpoints, &leases)
             });
             if !restored {
                 self.addresses.hold(taken);
             }
-            return Err(failed.error.into());
+            return Err(failed.error);
         }
         leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
         gone.iter().for_each(|attachment| self.change_hosts(sandbox, attachment, false));

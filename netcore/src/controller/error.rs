@@ -8,7 +8,8 @@ use crate::driver::DriverError;
 use crate::firewall::{FactsError, ToolError};
 use crate::ipam::{BadConfig, IpamError};
 use crate::kernel::KernelError;
-use crate::model::{BadSysctl, ModeError, NameError, ResolveError, SandboxId, SandboxName, TargetError};
+use crate::model::{BadSysctl, EndpointId, ModeError, NameError, NetworkMode, ResolveError, SandboxId, SandboxName, TargetError};
+use crate::publish::{BindingError, ProxyError, PublishSpec, ReserveError, UnknownProto};
 use crate::store::StoreError;
 
 /// Whose fault an error is, as the API's status tells it.
@@ -70,6 +71,47 @@ pub enum ControllerError {
     /// A sandbox couldn't be attached to its networks.
     #[error("failed to set up container networking: {0}")]
     Start(Box<Self>),
+    /// Specs of ports that can't be published together.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    /// Ports of the host that can't be had.
+    #[error(transparent)]
+    Reserve(#[from] ReserveError),
+    /// A proxy that doesn't serve.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// An exposed port that nothing can publish.
+    #[error(transparent)]
+    Protocol(#[from] UnknownProto),
+    /// Ports of an endpoint can't be published.
+    #[error("driver failed programming external connectivity on endpoint {name} ({endpoint}): {cause}")]
+    Connectivity {
+        /// The sandbox's name, which is the endpoint's.
+        name: SandboxName,
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// Why.
+        cause: Box<Self>,
+    },
+    /// Neither rules nor proxies may lead to a published port.
+    #[error("ports can't be published: with --iptables=false and --userland-proxy=false there is no way in")]
+    NoWayIn,
+    /// A stack that is somebody else's has no ports of its own.
+    #[error("container {name} has no ports of its own to publish: its network mode is {mode}")]
+    NoPorts {
+        /// The sandbox.
+        name: SandboxName,
+        /// Whose stack it has.
+        mode: NetworkMode,
+    },
+    /// Nothing was published by this spec.
+    #[error("{spec} is not published by container {name}")]
+    NotPublished {
+        /// What was given.
+        spec: PublishSpec,
+        /// The sandbox.
+        name: SandboxName,
+    },
     /// The sandbox runs already.
     #[error("container {0} is already running")]
     AlreadyRunning(SandboxName),
@@ -196,6 +238,8 @@ impl ControllerError {
             | Self::Subnets(_)
             | Self::Settings(_)
             | Self::EmptyName
+            | Self::Binding(_)
+            | Self::NoPorts { .. }
             | Self::SameName
             | Self::Hostname(_)
             | Self::Domainname(_)
@@ -206,7 +250,9 @@ impl ControllerError {
             | Self::NoBridge(_)
             | Self::GatewayOutside
             | Self::RangeOutside { .. } => Class::Invalid,
-            Self::Target(TargetError::Missing(_)) | Self::NoEndpoint(_) => Class::NotFound,
+            Self::Target(TargetError::Missing(_)) | Self::NoEndpoint(_) | Self::NotPublished { .. } => {
+                Class::NotFound
+            }
             Self::Target(TargetError::Own) => Class::Invalid,
             Self::Target(_) | Self::RemoveRunning(_) | Self::Pruning | Self::NamespaceInUse { .. } => {
                 Class::Conflict
@@ -216,10 +262,11 @@ impl ControllerError {
                 KernelError::NotABridge(_) | KernelError::NotANamespace(_) | KernelError::NoNamespace(_),
             ) => Class::Invalid,
             Self::Kernel(KernelError::TakenInside { .. }) => Class::Conflict,
-            Self::Start(cause) | Self::Rename(cause) => cause.class(),
+            Self::Start(cause) | Self::Rename(cause) | Self::Connectivity { cause, .. } => cause.class(),
             Self::AlreadyRunning(_) => Class::NotModified,
             Self::NotConnected { .. } => Class::Invalid,
             Self::Locked(_) | Self::HomeTaken(_) => Class::Unavailable,
+            Self::Reserve(_) | Self::Proxy(_) | Self::Protocol(_) | Self::NoWayIn => Class::Internal,
             Self::Kernel(_) | Self::Firewall(_) | Self::Rules(_) | Self::File { .. } | Self::Home(_) => {
                 Class::Internal
             }

@@ -47,6 +47,7 @@ pub use request::{Ended, Files, NetworkRequest, NetworkView, SandboxConfigReques
 use crate::firewall::Backend;
 use crate::kernel::Kernel;
 use crate::model::{BootId, Timestamp};
+use crate::publish::Keeper;
 use crate::store::Store;
 
 type Result<T, E = ControllerError> = std::result::Result<T, E>;
@@ -70,6 +71,8 @@ struct Inner {
     rules: Mutex<rules::Rules>,
     locks: locks::Locks,
     random: host::Random,
+    /// The host's ports, and the proxies behind them.
+    keeper: Keeper,
     /// Held while networks are pruned.
     pruning: Mutex<()>,
     /// Dropped last, as the next: until then no other daemon may come.

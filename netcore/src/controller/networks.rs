@@ -248,7 +248,7 @@ impl Inner {
             {
                 tracing::warn!(%error, "the rules of a network that failed can't be removed");
             }
-            return Err(failed.error.into());
+            return Err(failed.error);
         }
         Ok(())
     }
@@ -271,7 +271,7 @@ impl Inner {
     pub(super) fn drop_network(&self, id: NetworkId) -> Result<Network> {
         let (network, leases) = self.store.write(move |tx| delete(tx, id))?;
         let plan = self.network_plan(&network);
-        let removed = self.carry_out(&plan, &Plan::default()).map_err(|failed| failed.error.into());
+        let removed = self.carry_out(&plan, &Plan::default()).map_err(|failed| failed.error);
         let removed = removed.and_then(|()| {
             let ruled = driver::named(&network.driver)?.firewall(&network).is_some();
             let done = if ruled { self.rules().set(id, None) } else { Ok(()) };

@@ -8,10 +8,11 @@ use super::error::ControllerError;
 use super::home::{self, Home};
 use super::rules::Rules;
 use super::{Config, Controller, Inner, Result, host, locks, root};
-use crate::firewall::{Firewall, HostTools, Tools};
+use crate::firewall::{HostTools, Tools};
 use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
 use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
+use crate::publish::{Keeper, KeeperSettings};
 use crate::store::{ReadTx, Store, StoreError};
 
 /// There where this kernel has IPv6.
@@ -68,23 +69,23 @@ impl Controller {
         let store = Store::open(root.database())?;
         let data = root.data().as_os_str().as_encoded_bytes();
         let marker = format!("{:016x}", host::fingerprint(&[data]));
-        let rules = Rules::new(
-            Firewall::with_tools(config.backend(), parts.tools),
-            root.forwarding(),
-            parts.boot.clone(),
-        );
+        let rules = Rules::new(parts.tools, &config, root.forwarding(), parts.boot.clone());
         let kernel = (parts.kernel)(marker.clone())?;
         let inner = Inner {
             addresses: Addresses::new(ipam(&config, data)),
             ipv6: kernel.sysctl(IPV6)?.is_some(),
             kernel,
             boot: parts.boot,
-            marker,
+            marker: marker.clone(),
             store,
             rules: Mutex::new(rules),
             locks: locks::Locks::default(),
             random: host::Random::open()?,
             pruning: Mutex::new(()),
+            keeper: Keeper::new(KeeperSettings {
+                marker: marker.clone(),
+                proxy: config.userland_proxy.then(|| config.userland_proxy_path.clone()),
+            }),
             root,
             _home: home,
             config,
@@ -99,6 +100,7 @@ impl Controller {
             made => made?,
         }
         inner.default_bridge()?;
+        inner.restore_ports()?;
         Ok(Self(std::sync::Arc::new(inner)))
     }
 }
@@ -125,6 +127,17 @@ impl Inner {
                 ..leases.partition_point(|lease| lease.pool <= *pool);
             let taken = leases[of_pool].iter().map(|lease| lease.address);
             self.addresses.restore(pool, taken)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the ports that are published, with the proxies that live behind them.
+    fn restore_ports(&self) -> Result<()> {
+        let endpoints = self.store.read(|tx| tx.endpoints())?;
+        let publications = endpoints.into_iter().flat_map(|endpoint| endpoint.publications);
+        let bound = publications.filter(|publication| publication.host.is_some()).collect();
+        for (publication, error) in self.keeper.restore(bound) {
+            tracing::warn!(port = %publication.spec, %error, "a published port can't be had for now");
         }
         Ok(())
     }

@@ -5,9 +5,9 @@
 
 use std::net::IpAddr;
 
+use super::error::ControllerError;
 use super::{Inner, Result};
 use crate::driver::{self, HostSettings};
-use crate::kernel::KernelError;
 use crate::model::{
     Candidate, Endpoint, EndpointSettings, Family, Network, ProcessId, Sandbox, SandboxState, compare,
     default_route,
@@ -24,7 +24,7 @@ pub(super) struct Attachment {
 /// A plan that couldn't be carried out.
 #[derive(Debug)]
 pub(super) struct Failed {
-    pub(super) error: KernelError,
+    pub(super) error: ControllerError,
     /// Whether the kernel is as it was before.
     pub(super) undone: bool,
 }
@@ -64,6 +64,12 @@ pub(super) fn in_order(mut attached: Vec<Attachment>) -> Vec<Attachment> {
     attached
 }
 
+/// The attachment that has the default route of a family.
+pub(super) fn gateway_of(attached: &[Attachment], family: Family) -> Option<&Attachment> {
+    let candidates: Vec<Candidate<'_>> = attached.iter().map(Attachment::candidate).collect();
+    default_route(family, &candidates).map(|at| &attached[at])
+}
+
 /// What a running sandbox needs.
 pub(super) fn of_sandbox(sandbox: &Sandbox, attached: &[Attachment], host: HostSettings) -> Plan {
     let SandboxState::Running(running) = &sandbox.state else { return Plan::default() };
@@ -80,8 +86,7 @@ pub(super) fn of_sandbox(sandbox: &Sandbox, attached: &[Attachment], host: HostS
             plan.extend(driver.endpoint_objects(network, endpoint, &path, host));
         }
     }
-    let candidates: Vec<Candidate<'_>> = attached.iter().map(Attachment::candidate).collect();
-    let elected = |family| default_route(family, &candidates).map(|at| &attached[at].endpoint);
+    let elected = |family| gateway_of(attached, family).map(|attachment| &attachment.endpoint);
     let ipv4 = elected(Family::V4).and_then(|e| Some((e.gateway4?, e.ifname.clone()?)));
     let ipv6 = elected(Family::V6).and_then(|e| Some((e.gateway6?, e.ifname.clone()?)));
     if ipv4.is_some() || ipv6.is_some() {
@@ -126,7 +131,7 @@ impl Inner {
         for step in before.change(after) {
             if let Err(error) = self.kernel.apply(&step) {
                 let undone = self.go_on(&after.change(before));
-                return Err(Failed { error, undone });
+                return Err(Failed { error: error.into(), undone });
             }
         }
         Ok(())

@@ -10,15 +10,17 @@ use super::error::ControllerError;
 use super::known::attached;
 use super::locks::{Access, Key as Lock};
 use super::plans::Attachment;
+use super::ports::rules_of;
 use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
 use crate::kernel::KernelError;
 use crate::model::{
-    EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState,
+    EndpointId, Exited, Lease, Mac, Network, ProcessId, Publication, Running, Sandbox, SandboxId, SandboxState,
 };
 use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
+use crate::publish::Proto;
 use crate::store::{ReadTx, StoreError, WriteTx};
 
 /// The exit code of what vanished with its boot.
@@ -39,6 +41,7 @@ struct Facts {
 pub(super) struct Stale {
     sandbox: Sandbox,
     leases: Vec<Lease>,
+    publications: Vec<Publication>,
 }
 
 impl Controller {
@@ -52,6 +55,7 @@ impl Controller {
         let ended = inner.end_stale()?;
         let made = inner.make_true();
         for stale in ended {
+            inner.give_up(&stale.publications, |proto| proto == Proto::Udp);
             let removed = stale.sandbox.config.auto_remove;
             inner.forget_run(stale.sandbox.id, stale.leases, made.is_ok(), removed);
         }
@@ -100,8 +104,10 @@ impl Inner {
                 };
                 let exited = Exited { code, started: Some(running.started), finished: now(), error: None };
                 tracing::info!(name = %sandbox.config.name, code, "sandbox is gone");
+                let endpoints = tx.endpoints_of_sandbox(sandbox.id)?;
+                let publications = endpoints.into_iter().flat_map(|endpoint| endpoint.publications).collect();
                 let leases = end_facts(tx, sandbox.clone(), exited, sandbox.config.auto_remove)?;
-                ended.push(Stale { sandbox, leases });
+                ended.push(Stale { sandbox, leases, publications });
             }
             Ok(ended)
         })
@@ -132,7 +138,9 @@ impl Inner {
             Some((network.id, driver::named(&network.driver).ok()?.firewall(network)?))
         });
         let rules: BTreeMap<_, _> = rules.collect();
-        self.rules().replace(rules)?;
+        let ports = sandboxes.iter().flat_map(|(_, attached)| attached);
+        let ports = ports.filter_map(|attachment| Some((attachment.endpoint.id, rules_of(attachment)?)));
+        self.rules().replace(rules, ports.collect())?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }
@@ -195,6 +203,7 @@ fn stray(key: Key) -> Object {
             mtu: None,
             ipv6: false,
             filtered: false,
+            route_localnet: false,
         }),
         Key::Namespace(path) => Object::Namespace(Namespace { path, adopted: false, holder: None }),
         Key::Veth(host) => Object::Veth(Veth {

@@ -1,4 +1,4 @@
-//! The firewall's facts: all networks, and whether it was us who made this host a router.
+//! The firewall's facts: all networks, the published ports of their endpoints, and whether it was us who made this host a router.
 //!
 //! Forwarding that we turned on is for our networks only: everything else that would be forwarded is dropped, as it was
 //! before. That is remembered in a file, for a daemon that is started later in the same boot finds forwarding on and
@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::Result;
 use super::root;
-use crate::firewall::{Backend, BridgeNetwork, Facts, Firewall, Foreign, Tools};
-use crate::model::{BootId, Family, NetworkId};
+use super::{Config, Result};
+use crate::firewall::{Backend, BridgeNetwork, EndpointPorts, Facts, Firewall, Foreign, HostFacts, Tools};
+use crate::model::{BootId, EndpointId, Family, NetworkId};
 
 type AnyTools = Box<dyn Tools + Send>;
 
@@ -19,6 +20,10 @@ type AnyTools = Box<dyn Tools + Send>;
 pub(super) struct Rules {
     firewall: Firewall<AnyTools>,
     networks: BTreeMap<NetworkId, BridgeNetwork>,
+    /// What was applied last.
+    facts: Facts,
+    /// What the flags say.
+    host: HostFacts,
     routed: Routed,
 }
 
@@ -33,13 +38,25 @@ struct Routed {
 
 impl Rules {
     /// No networks yet. What was remembered in another boot doesn't count: forwarding went with it.
-    pub(super) fn new(firewall: Firewall<AnyTools>, path: PathBuf, boot: BootId) -> Self {
+    pub(super) fn new(tools: AnyTools, config: &Config, path: PathBuf, boot: BootId) -> Self {
         let text = fs::read_to_string(&path).unwrap_or_default();
         let mut words = text.split_whitespace();
         let same_boot = words.next() == Some(boot.as_str());
         let families: Vec<&str> = words.filter(|_| same_boot).collect();
         let (v4, v6) = (families.contains(&"ipv4"), families.contains(&"ipv6"));
-        Self { firewall, networks: BTreeMap::new(), routed: Routed { path, boot, v4, v6 } }
+        let host = HostFacts {
+            userland_proxy: config.userland_proxy,
+            accept_mark: config.accept_mark,
+            allow_direct_routing: config.allow_direct_routing,
+            ..HostFacts::default()
+        };
+        Self {
+            firewall: Firewall::with_tools(config.backend(), tools),
+            networks: BTreeMap::new(),
+            facts: Facts::default(),
+            host,
+            routed: Routed { path, boot, v4, v6 },
+        }
     }
 
     pub(super) fn backend(&mut self) -> Option<Backend> {
@@ -66,23 +83,32 @@ impl Rules {
     /// Adds, changes or removes the facts of one network and makes the rules follow. On failure all is as before.
     pub(super) fn set(&mut self, id: NetworkId, network: Option<BridgeNetwork>) -> Result<()> {
         let before = self.put(id, network);
-        let applied = self.apply();
+        let ports = self.facts.ports().map(|(id, ports)| (id, Arc::clone(ports))).collect();
+        let applied = self.facts_with(ports).and_then(|facts| self.apply(facts));
         if applied.is_err() {
             self.put(id, before);
-            // With iptables, which has no transaction over tables and families, some of it may have been done.
-            self.firewall.forget();
-            if let Err(error) = self.apply() {
-                tracing::warn!(%error, "the firewall's rules can't be put back");
-            }
         }
         applied
     }
 
+    /// Changes what is published of endpoints, `None` where nothing is any more, and makes the rules follow, in one
+    /// transaction. On failure all is as before.
+    pub(super) fn set_ports(&mut self, changes: Vec<(EndpointId, Option<EndpointPorts>)>) -> Result<()> {
+        let changes = changes.into_iter().map(|(id, ports)| (id, ports.map(Arc::new)));
+        self.apply(self.facts.with_ports(changes))
+    }
+
     /// Replaces all facts and all rules.
-    pub(super) fn replace(&mut self, networks: BTreeMap<NetworkId, BridgeNetwork>) -> Result<()> {
+    pub(super) fn replace(
+        &mut self,
+        networks: BTreeMap<NetworkId, BridgeNetwork>,
+        ports: BTreeMap<EndpointId, EndpointPorts>,
+    ) -> Result<()> {
         self.networks = networks;
         self.firewall.forget();
-        self.apply()
+        let ports = ports.into_iter().map(|(id, ports)| (id, Arc::new(ports))).collect();
+        self.facts = self.facts_with(ports)?;
+        Ok(self.firewall.apply(&self.facts)?)
     }
 
     fn put(&mut self, id: NetworkId, network: Option<BridgeNetwork>) -> Option<BridgeNetwork> {
@@ -92,10 +118,24 @@ impl Rules {
         }
     }
 
-    fn apply(&mut self) -> Result<()> {
+    fn facts_with(&self, ports: BTreeMap<EndpointId, Arc<EndpointPorts>>) -> Result<Facts> {
         let foreign = |ours| if ours { Foreign::Drop } else { Foreign::Leave };
-        let (v4, v6) = (foreign(self.routed.v4), foreign(self.routed.v6));
-        let facts = Facts::new(self.networks.values().cloned(), v4, v6)?;
-        Ok(self.firewall.apply(&facts)?)
+        let (foreign_v4, foreign_v6) = (foreign(self.routed.v4), foreign(self.routed.v6));
+        let host = HostFacts { foreign_v4, foreign_v6, ..self.host };
+        Ok(Facts::new(self.networks.values().cloned(), ports, host)?)
+    }
+
+    /// Makes the rules what these facts ask for. On failure they are as before.
+    fn apply(&mut self, facts: Facts) -> Result<()> {
+        if let Err(error) = self.firewall.apply(&facts) {
+            // With iptables, which has no transaction over tables and families, some of it may have been done.
+            self.firewall.forget();
+            if let Err(error) = self.firewall.apply(&self.facts) {
+                tracing::warn!(%error, "the firewall's rules can't be put back");
+            }
+            return Err(error.into());
+        }
+        self.facts = facts;
+        Ok(())
     }
 }

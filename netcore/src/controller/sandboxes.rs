@@ -188,6 +188,7 @@ impl Controller {
         let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
+        inner.close_ports(&known.attached);
         let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
         let gone = inner.go_on(&plan.change(&Plan::default()));
         inner.forget_run(known.sandbox.id, leases, gone, auto_removed);
@@ -343,6 +344,9 @@ fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSett
     }
     let own = networks.entry(request.mode.clone()).or_default();
     given.extend(settings_given(own));
+    let ports = &request.ports;
+    given.extend((!ports.publish.is_empty() || ports.publish_all).then_some(Setting::Publish));
+    given.extend((!ports.expose.is_empty()).then_some(Setting::Expose));
     request.mode.check(&given)?;
     for (mode, settings) in &networks {
         mode.check(&settings_given(settings))?;

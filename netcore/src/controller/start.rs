@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::addresses::Claim;
 use super::error::{ControllerError, SettingsError, file};
 use super::known::{Attach, Known, found};
-use super::plans::{Attachment, candidate, in_order, new_interfaces};
+use super::plans::{Attachment, Failed, candidate, in_order, new_interfaces};
+use super::ports::Reserved;
 use super::root::{remove_dir, write};
 use super::sandboxes::{endpoint_id, tenant};
 use super::{Controller, Files, Inner, Result, Started, host, now};
@@ -44,8 +45,9 @@ impl Controller {
         }
         let target = inner.target(&known)?;
         let mut claim = inner.addresses.claim();
-        let attached =
-            inner.attach_all(&known, &mut claim).map_err(|e| ControllerError::Start(Box::new(e)))?;
+        let start = |error| ControllerError::Start(Box::new(error));
+        let mut attached = inner.attach_all(&known, &mut claim).map_err(start)?;
+        let reserved = inner.reserve_all(&known.sandbox, &mut attached).map_err(start)?;
         let mut sandbox = known.sandbox.clone();
         let netns = match (&sandbox.config.mode, &target) {
             (NetworkMode::Host, _) => None,
@@ -62,7 +64,7 @@ impl Controller {
         });
         let (files, hostname, domainname) = inner.etc(&sandbox, &attached, target.as_ref())?;
         let started = Started { sandbox, netns, hostname, domainname, files, target };
-        let begun = inner.begin(&known, &started.sandbox, &attached, claim);
+        let begun = inner.begin(&known, &started.sandbox, &attached, claim, reserved);
         if begun.is_err() {
             remove_dir(&inner.root.run(known.sandbox.id));
         }
@@ -179,6 +181,7 @@ impl Inner {
         sandbox: &Sandbox,
         attached: &[Attachment],
         claim: Claim<'_>,
+        reserved: Reserved<'_>,
     ) -> Result<()> {
         let (facts, endpoints) = (sandbox.clone(), endpoints(attached));
         let leases = leases(attached, claim.taken());
@@ -193,14 +196,18 @@ impl Inner {
             Ok(())
         })?;
         let after = self.sandbox_plan(sandbox, attached);
-        if let Err(failed) = self.carry_out(&Plan::default(), &after) {
+        let opened = self.carry_out(&Plan::default(), &after).and_then(|()| {
+            let opened = self.open_ports(sandbox, &[], attached, reserved);
+            opened.map_err(|error| Failed { error, undone: self.go_on(&after.change(&Plan::default())) })
+        });
+        if let Err(failed) = opened {
             let (facts, endpoints) = (known.sandbox.clone(), endpoints_ids(attached));
             let restored = self.restore(move |tx| {
                 endpoints.iter().try_for_each(|id| tx.delete_endpoint(*id))?;
                 tx.update_sandbox(&facts)
             });
             claim.settle(restored, failed.undone);
-            return Err(failed.error.into());
+            return Err(failed.error);
         }
         let moved = claim.keep();
         new_interfaces(&Plan::default(), &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));

@@ -177,6 +177,13 @@ impl<T: Tools> Firewall<T> {
             return Ok(());
         }
         let was = self.applied.clone().unwrap_or_default();
+        if self.applied.is_some() && was.has_networks_and_host_of(facts) {
+            let mut changes =
+                Family::BOTH.map(|family| (family, iptables::change(&was, facts, family))).into_iter();
+            if changes.all(|(family, change)| self.restore(family, &change).is_ok()) {
+                return Ok(());
+            }
+        }
         self.replace_iptables(&was, facts, Family::V4)?;
         let result = self.replace_iptables(&was, facts, Family::V6);
         // A host without IPv6 needs no rules for it.

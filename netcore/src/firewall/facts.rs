@@ -1,16 +1,21 @@
-//! What the rules follow from: networks, and whether this host routes for others. Plain data, already validated.
+//! What the rules follow from: networks, ports of their endpoints, and this host. Plain data, already validated.
+//!
+//! Facts share what they have in common: a copy with one more port costs as much as there are endpoints, not ports.
 //!
 //! The gateway's address is not among the facts: whether a packet is for the host itself is asked of the routing table,
 //! which knows every address of the host, also when the gateway of a network is a container.
 //!
-//! Not here: rules (`nftables`, `iptables`); ports, which publishing adds.
+//! Not here: rules (`nftables`, `iptables`); what ports ask of them (`ports`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::model::IfName;
+use super::ports::{EndpointPorts, PortRule};
+use crate::model::{EndpointId, IfName};
 
 /// How packets get from outside to a network's containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,7 +24,9 @@ pub enum GatewayMode {
     /// Only through the host's address. The containers' own addresses can't be reached from outside.
     #[default]
     Nat,
-    /// The same, but what leaves keeps its address: the outside has routes for the answers.
+    /// As [`Self::Nat`], but the containers' own addresses can be reached too, on every port.
+    NatUnprotected,
+    /// Under their own addresses, in both directions: the outside has routes to them. Open ports and ICMP enter.
     Routed,
 }
 
@@ -66,12 +73,25 @@ impl FromStr for PacketMark {
 }
 
 /// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     V4,
     /// IPv6.
     V6,
+}
+
+impl Family {
+    /// Both, IPv4 first.
+    pub(super) const BOTH: [Self; 2] = [Self::V4, Self::V6];
+
+    /// That of an address.
+    pub(super) const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// A bridge network as the firewall sees it.
@@ -93,6 +113,12 @@ pub struct BridgeNetwork {
     pub gateway_mode4: GatewayMode,
     /// The same for IPv6.
     pub gateway_mode6: GatewayMode,
+    /// Interfaces whose packets may name a container's address even so, as those of a VPN.
+    pub trusted: Vec<IfName>,
+    /// The address under which IPv4 leaves; `None` is that of the interface by which it does.
+    pub source4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub source6: Option<Ipv6Addr>,
 }
 
 impl BridgeNetwork {
@@ -107,6 +133,9 @@ impl BridgeNetwork {
             internal: false,
             gateway_mode4: GatewayMode::Nat,
             gateway_mode6: GatewayMode::Nat,
+            trusted: Vec::new(),
+            source4: None,
+            source6: None,
         }
     }
 
@@ -118,22 +147,69 @@ impl BridgeNetwork {
         }
     }
 
-    /// Whether its traffic leaves under another address.
-    pub(super) const fn is_masqueraded(&self, family: Family) -> bool {
-        let mode = match family {
+    pub(super) const fn mode(&self, family: Family) -> GatewayMode {
+        match family {
             Family::V4 => self.gateway_mode4,
             Family::V6 => self.gateway_mode6,
-        };
-        self.masquerade && !self.internal && matches!(mode, GatewayMode::Nat)
+        }
+    }
+
+    /// Whether its traffic leaves under another address.
+    pub(super) const fn is_masqueraded(&self, family: Family) -> bool {
+        self.masquerade && !self.internal && !matches!(self.mode(family), GatewayMode::Routed)
+    }
+
+    /// The address under which its traffic leaves, if it was chosen.
+    pub(super) fn source(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.source4.map(IpAddr::V4),
+            Family::V6 => self.source6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// What the rules follow from besides networks and their ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// What becomes of IPv4 that isn't ours.
+    pub foreign_v4: Foreign,
+    /// What becomes of IPv6 that isn't ours.
+    pub foreign_v6: Foreign,
+    /// Whether a proxy listens on published ports: it is left what comes from the loopback interface and from the
+    /// target's own network.
+    pub userland_proxy: bool,
+    /// Packets that bear this mark may enter any network that isn't internal.
+    pub accept_mark: Option<PacketMark>,
+    /// Whether packets from outside may name a container's address, in [`GatewayMode::Nat`] too. Only open ports are
+    /// reached by that.
+    pub allow_direct_routing: bool,
+}
+
+impl Default for HostFacts {
+    fn default() -> Self {
+        Self {
+            foreign_v4: Foreign::Leave,
+            foreign_v6: Foreign::Leave,
+            userland_proxy: true,
+            accept_mark: None,
+            allow_direct_routing: false,
+        }
     }
 }
 
 /// Everything that the rules follow from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    networks: BTreeMap<IfName, BridgeNetwork>,
-    foreign_v4: Foreign,
-    foreign_v6: Foreign,
+    networks: Arc<BTreeMap<IfName, BridgeNetwork>>,
+    ports: Arc<BTreeMap<EndpointId, Arc<EndpointPorts>>>,
+    host: HostFacts,
+}
+
+/// Port rules that have to go and those that have to come, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PortChange<'a> {
+    pub(super) gone: Vec<PortRule<'a>>,
+    pub(super) new: Vec<PortRule<'a>>,
 }
 
 /// Why no rules can follow.
@@ -157,14 +233,14 @@ pub enum FactsError {
 }
 
 impl Facts {
-    /// Facts of this host.
+    /// Facts of this host. Ports of endpoints on a bridge that is no network's, or an internal one's, ask for nothing.
     ///
     /// # Errors
     /// If two networks share a bridge or an address.
     pub fn new(
         networks: impl IntoIterator<Item = BridgeNetwork>,
-        foreign_v4: Foreign,
-        foreign_v6: Foreign,
+        ports: impl IntoIterator<Item = (EndpointId, Arc<EndpointPorts>)>,
+        host: HostFacts,
     ) -> Result<Self, FactsError> {
         let mut by_bridge = BTreeMap::new();
         for network in networks {
@@ -172,10 +248,28 @@ impl Facts {
                 return Err(FactsError::SameBridge(twice.bridge));
             }
         }
-        for family in [Family::V4, Family::V6] {
+        for family in Family::BOTH {
             refuse_overlap(&by_bridge, family)?;
         }
-        Ok(Self { networks: by_bridge, foreign_v4, foreign_v6 })
+        let ports = ports.into_iter().collect();
+        Ok(Self { networks: Arc::new(by_bridge), ports: Arc::new(ports), host })
+    }
+
+    /// The same facts with other ports of some endpoints: `None` takes an endpoint's ports away.
+    #[must_use]
+    pub fn with_ports(
+        &self,
+        changes: impl IntoIterator<Item = (EndpointId, Option<Arc<EndpointPorts>>)>,
+    ) -> Self {
+        let mut facts = self.clone();
+        let ports = Arc::make_mut(&mut facts.ports);
+        for (id, changed) in changes {
+            match changed {
+                Some(changed) => ports.insert(id, changed),
+                None => ports.remove(&id),
+            };
+        }
+        facts
     }
 
     /// The networks, by the names of their bridges.
@@ -183,22 +277,82 @@ impl Facts {
         self.networks.values()
     }
 
+    /// The endpoints with ports, and these.
+    pub fn ports(&self) -> impl Iterator<Item = (EndpointId, &Arc<EndpointPorts>)> {
+        self.ports.iter().map(|(id, ports)| (*id, ports))
+    }
+
+    /// What the host itself adds.
+    pub const fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
+    /// Whether `other` differs in ports at most.
+    pub(super) fn has_networks_and_host_of(&self, other: &Self) -> bool {
+        self.host == other.host && self.networks == other.networks
+    }
+
     /// The networks that `other` lacks, or has differently.
     pub(super) fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a BridgeNetwork> {
         self.networks().filter(|network| other.networks.get(&network.bridge) != Some(network))
     }
 
+    /// What all ports ask for.
+    pub(super) fn port_rules(&self) -> BTreeSet<PortRule<'_>> {
+        let mut rules = BTreeSet::new();
+        for ports in self.ports.values() {
+            self.add_port_rules(ports, &mut rules);
+        }
+        rules
+    }
+
+    /// What has to change of the port rules to get from `self` to `after`, which has the same host facts. Endpoints that
+    /// are the same in both, on networks that are, aren't looked into.
+    pub(super) fn port_change<'a>(&'a self, after: &'a Self) -> PortChange<'a> {
+        if Arc::ptr_eq(&self.ports, &after.ports) && Arc::ptr_eq(&self.networks, &after.networks) {
+            return PortChange::default();
+        }
+        let both = self.without(after).chain(after.without(self));
+        let moved: BTreeSet<&IfName> = both.map(|network| &network.bridge).collect();
+        let is_same = |id: &EndpointId, ports: &Arc<EndpointPorts>, others: &Self| {
+            let other = others.ports.get(id);
+            other.is_some_and(|other| Arc::ptr_eq(ports, other) || ports == other)
+                && !moved.contains(&ports.bridge)
+        };
+        let (mut old, mut new) = (BTreeSet::new(), BTreeSet::new());
+        for (_, ports) in self.ports.iter().filter(|(id, ports)| !is_same(id, ports, after)) {
+            self.add_port_rules(ports, &mut old);
+        }
+        for (_, ports) in after.ports.iter().filter(|(id, ports)| !is_same(id, ports, self)) {
+            after.add_port_rules(ports, &mut new);
+        }
+        let minus = |one: &BTreeSet<PortRule<'a>>, other| one.difference(other).copied().collect();
+        PortChange { gone: minus(&old, &new), new: minus(&new, &old) }
+    }
+
+    fn add_port_rules<'a>(&self, ports: &'a EndpointPorts, rules: &mut BTreeSet<PortRule<'a>>) {
+        if self.networks.get(&ports.bridge).is_some_and(|network| !network.internal) {
+            ports.add_rules(self.host.userland_proxy, rules);
+        }
+    }
+
+    /// Whether a subnet's addresses may be named only by packets that come from its bridge, or a trusted interface.
+    pub(super) fn guards(&self, network: &BridgeNetwork, family: Family) -> bool {
+        let open = self.host.allow_direct_routing || !matches!(network.mode(family), GatewayMode::Nat);
+        network.internal || !open
+    }
+
     /// What becomes of traffic that isn't ours.
     pub const fn foreign(&self, family: Family) -> Foreign {
         match family {
-            Family::V4 => self.foreign_v4,
-            Family::V6 => self.foreign_v6,
+            Family::V4 => self.host.foreign_v4,
+            Family::V6 => self.host.foreign_v6,
         }
     }
 
     /// Whether no rule is needed.
     pub fn is_empty(&self) -> bool {
-        self.networks.is_empty() && self.foreign_v4 == Foreign::Leave && self.foreign_v6 == Foreign::Leave
+        self.networks.is_empty() && Family::BOTH.iter().all(|family| self.foreign(*family) == Foreign::Leave)
     }
 
     /// Bridges whose own traffic the rules must see: they need `nf_call_iptables` and `nf_call_ip6tables` (or the

@@ -22,7 +22,11 @@ fn one() -> BridgeNetwork {
 }
 
 fn facts(networks: impl IntoIterator<Item = BridgeNetwork>) -> Facts {
-    Facts::new(networks, Foreign::Leave, Foreign::Leave).unwrap()
+    Facts::new(networks, [], HostFacts::default()).unwrap()
+}
+
+fn foreign(foreign_v4: Foreign, foreign_v6: Foreign) -> HostFacts {
+    HostFacts { foreign_v4, foreign_v6, ..HostFacts::default() }
 }
 
 fn two() -> Facts {
@@ -30,7 +34,7 @@ fn two() -> Facts {
     internal.internal = true;
     internal.icc = false;
     internal.ipv6.push("fd00:2::/64".parse().unwrap());
-    Facts::new([one(), internal], Foreign::Drop, Foreign::Leave).unwrap()
+    Facts::new([one(), internal], [], foreign(Foreign::Drop, Foreign::Leave)).unwrap()
 }
 
 fn fresh(facts: &Facts, family: Family) -> String {
@@ -62,7 +66,7 @@ fn rules_are_as_reviewed() {
         ("internal", with(|network| network.internal = true)),
         ("v6", with(|network| network.ipv6.push("fd00:1::/64".parse().unwrap()))),
         ("none_left", facts([])),
-        ("none_left_closed", Facts::new([], Foreign::Drop, Foreign::Drop).unwrap()),
+        ("none_left_closed", Facts::new([], [], foreign(Foreign::Drop, Foreign::Drop)).unwrap()),
     ];
     for (name, facts) in cases {
         check(&format!("{name}.nft"), &nftables::replace(&facts));
@@ -86,7 +90,7 @@ fn facts_that_contradict_each_other_are_refused() {
         ),
     ];
     for (second, want) in cases {
-        let refused = Facts::new([one(), second], Foreign::Leave, Foreign::Leave).unwrap_err();
+        let refused = Facts::new([one(), second], [], HostFacts::default()).unwrap_err();
         assert_eq!(refused.to_string(), want);
     }
 }
@@ -107,7 +111,7 @@ fn any_networks() -> impl Strategy<Value = Vec<BridgeNetwork>> {
             }
             all.push(network);
         }
-        Facts::new(all.clone(), Foreign::Leave, Foreign::Leave).ok().map(|_| all)
+        Facts::new(all.clone(), [], HostFacts::default()).ok().map(|_| all)
     })
 }
 
@@ -137,9 +141,10 @@ proptest! {
         others in any_networks(),
         (v4, v6) in (any_foreign(), any_foreign()),
     ) {
-        let facts = Facts::new(networks.clone(), v4, v6).unwrap();
-        let reversed = Facts::new(networks.iter().rev().cloned(), v4, v6).unwrap();
-        let others = Facts::new(others, v4, v6).unwrap();
+        let host = foreign(v4, v6);
+        let facts = Facts::new(networks.clone(), [], host).unwrap();
+        let reversed = Facts::new(networks.iter().rev().cloned(), [], host).unwrap();
+        let others = Facts::new(others, [], host).unwrap();
         let render = |facts: &Facts| {
             [
                 nftables::replace(facts),

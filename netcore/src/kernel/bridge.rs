@@ -41,6 +41,10 @@ pub(super) fn ensure(kernel: &HostKernel, bridge: &Bridge) -> Result<(), KernelE
 pub(super) fn remove(kernel: &HostKernel, bridge: &Bridge) -> Result<(), KernelError> {
     let work = kernel.work(format!("bridge {}", bridge.name));
     match work.run("find", || link::find(&mut kernel.socket(), &bridge.name))? {
+        // What is somebody else's stays, but not as a way to the host's loopback addresses.
+        Some(link) if bridge.adopted && bridge.route_localnet && link.kind == Kind::Bridge => {
+            kernel.set(&work, &route_localnet(bridge), "0")
+        }
         Some(link) if !bridge.adopted && link.kind == Kind::Bridge && is_ours(kernel, &link) => {
             work.run("remove", || gone(kernel.socket().batch(vec![link::remove(link.index)])))
         }
@@ -111,6 +115,7 @@ fn adjust(work: &Work<'_>, bridge: &Bridge, link: &Link, fresh: bool) -> Result<
             kernel.set(work, &format!("{conf}/accept_ra"), "0")?;
         }
     }
+    kernel.set(work, &route_localnet(bridge), if bridge.route_localnet { "1" } else { "0" })?;
     if bridge.filtered && !kernel.at_home_run(work, "filter", has_bridge_netfilter)? {
         return Err(KernelError::NoBridgeNetfilter(bridge.name.clone()));
     }
@@ -129,6 +134,10 @@ fn adjust(work: &Work<'_>, bridge: &Bridge, link: &Link, fresh: bool) -> Result<
         return Ok(());
     }
     work.run("configure", || kernel.socket().batch(requests))
+}
+
+fn route_localnet(bridge: &Bridge) -> String {
+    format!("net/ipv4/conf/{}/route_localnet", bridge.name)
 }
 
 /// What differs of the device itself.

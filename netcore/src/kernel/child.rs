@@ -1,4 +1,4 @@
-//! Starts a child with descriptors at fixed numbers, tied to the life of this process.
+//! Starts a child with descriptors at fixed numbers, tied to the life of this process or free of it.
 //!
 //! Descriptors are moved into place between fork and exec. Sorting them first makes that safe without spare numbers: the
 //! lowest goes to the lowest place, and none stands below its place, so no step overwrites one that is still needed.
@@ -32,10 +32,19 @@ pub(crate) fn expect_ends() {
     }
 }
 
+/// How long a child may live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// As long as the calling **thread**: call from one that lives as long as the children shall.
+    Ours,
+    /// As long as it likes, in a session of its own, where no terminal of ours reaches it.
+    ItsOwn,
+}
+
 /// Starts `command` with `status` on descriptor 3 and `sockets`, in no particular order, on 4 and up.
 ///
-/// The child gets an empty signal mask, a process group of its own, and SIGTERM when the calling **thread** ends: call
-/// this from one that lives as long as the children shall.
+/// The child gets an empty signal mask, a process group of its own, and, if its life is [`Life::Ours`], SIGTERM when the
+/// calling thread ends.
 ///
 /// Whether the program could be executed at all is known only from `status`: with many sockets the channel on which the
 /// standard library reports that may be overwritten.
@@ -43,6 +52,7 @@ pub(crate) fn spawn(
     mut command: Command,
     status: BorrowedFd<'_>,
     sockets: &[BorrowedFd<'_>],
+    life: Life,
 ) -> io::Result<Child> {
     let mut moved: Vec<OwnedFd> = Vec::new();
     let mut sources: Vec<RawFd> = Vec::with_capacity(sockets.len());
@@ -62,9 +72,14 @@ pub(crate) fn spawn(
         .and_then(|count| count.checked_add(FIRST_SOCKET_FD))
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let (status, parent) = (status.as_raw_fd(), std::process::id());
-    command.process_group(0);
+    if life == Life::Ours {
+        command.process_group(0);
+    }
     let arrange = move || {
-        end_with_parent(parent)?;
+        match life {
+            Life::Ours => end_with_parent(parent)?,
+            Life::ItsOwn => new_session()?,
+        }
         unblock_signals()?;
         let status = duplicate_at_least(status, behind_sockets)?;
         for (source, place) in sources.iter().zip(FIRST_SOCKET_FD..) {
@@ -72,8 +87,8 @@ pub(crate) fn spawn(
         }
         put(status, STATUS_FD)
     };
-    // SAFETY: between fork and exec `arrange` only makes async-signal-safe system calls (prctl, getppid, sigprocmask,
-    // fcntl, dup2) and reads memory that was filled before; it allocates nothing and takes no lock.
+    // SAFETY: between fork and exec `arrange` only makes async-signal-safe system calls (prctl, getppid, setsid,
+    // sigprocmask, fcntl, dup2) and reads memory that was filled before; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(arrange) };
     command.spawn()
 }
@@ -92,6 +107,12 @@ fn end_with_parent(parent: u32) -> io::Result<()> {
     // SAFETY: getppid has no preconditions.
     let now = unsafe { libc::getppid() };
     if u32::try_from(now) == Ok(parent) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
+}
+
+/// Leaves the session, and with it the process group.
+fn new_session() -> io::Result<()> {
+    // SAFETY: setsid has no preconditions; a new child leads no group, which is all that could make it fail.
+    check(unsafe { libc::setsid() })
 }
 
 /// A blocked signal stays blocked across exec, and the child must hear SIGINT and SIGTERM.

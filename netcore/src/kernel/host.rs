@@ -14,6 +14,7 @@ use super::error::Refusal;
 use super::link::{self, Kind};
 use super::netlink::Socket;
 use super::netns::{self, Found};
+use super::procfs::Instances;
 use super::{Kernel, KernelError, LinkFacts, address, bridge, route, sysctl, veth};
 use crate::model::IfName;
 use crate::plan::{Key, Object, Step, Veth};
@@ -26,6 +27,8 @@ pub struct HostKernel {
     /// Whether this kernel has IPv6 at all.
     pub(super) ipv6: bool,
     socket: Mutex<Socket>,
+    /// For settings in sandboxes.
+    pub(super) procfs: Instances,
     announcer: Announcer,
     gate: Option<Gate>,
 }
@@ -61,6 +64,7 @@ impl HostKernel {
                 marker,
                 ipv6: Path::new("/proc/sys/net/ipv6").exists(),
                 socket: Mutex::new(Socket::open()?),
+                procfs: Instances::default(),
                 announcer: Announcer::default(),
                 gate: None,
             })

@@ -21,6 +21,7 @@ mod link;
 mod netlink;
 mod netns;
 mod pidfd;
+mod procfs;
 mod route;
 pub(crate) mod sctp;
 mod sockets;

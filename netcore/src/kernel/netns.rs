@@ -97,9 +97,10 @@ fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
         let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
         Socket::open()?.batch(vec![Request::change(RouteNetlinkMessage::SetLink(up))])
     })?;
+    let settings = work.kernel.procfs.get();
     for (key, value) in SETTINGS {
         work.run("set sysctls of", || {
-            match sysctl::path(key).map_or(Ok(()), |path| sysctl::write(&path, value)) {
+            match settings.setting(key).map_or(Ok(()), |path| sysctl::write(&path, value)) {
                 // In a user namespace that has no such group numbers: whoever is in there pings as root, or not at all.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
                 written => written,

@@ -55,7 +55,21 @@ impl PidFd {
         poll(&mut ready, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    fn of_number(pid: u32) -> io::Result<Self> {
+    /// A duplicate of one of its descriptors, by the number it has there. Closed when the program is replaced.
+    ///
+    /// # Errors
+    /// If it has ended or has no such descriptor, if this process may not trace it, or on Linux before 5.6.
+    pub(crate) fn duplicate(&self, number: u32) -> io::Result<OwnedFd> {
+        let flags = 0_u32;
+        // SAFETY: the descriptor is open for as long as `self`; pidfd_getfd takes integers only and touches no memory.
+        let got = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.0.as_raw_fd(), number, flags) };
+        let raw = RawFd::try_from(got).ok().filter(|raw| *raw >= 0).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: the kernel has just made this descriptor, close-on-exec, so nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+    }
+
+    /// The process that has this number now. Surely meant is only a child that isn't collected yet.
+    pub(crate) fn of_number(pid: u32) -> io::Result<Self> {
         let pid = libc::pid_t::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(Errno::ESRCH)?;
         // SAFETY: pidfd_open takes two integers and touches no memory.
         let opened = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };

@@ -171,11 +171,12 @@ fn inside(
             (Some(link), Expected::HalfOf(host)) if are_a_pair(host, &link) => link,
             (_, Expected::HalfOf(_)) => return Ok(false),
         };
+        let settings = work.kernel.procfs.get();
         let ipv6 = veth.addresses.iter().any(|net| net.addr().is_ipv6());
         if work.kernel.ipv6 && (ipv6 || !is_too_small(veth)) {
             let off = if ipv6 { "0" } else { "1" };
-            let path = sysctl::path(&format!("net/ipv6/conf/{}/disable_ipv6", veth.name));
-            // Each look under /proc/sys costs more the more namespaces there are: no look before a first write.
+            let path = settings.setting(&format!("net/ipv6/conf/{}/disable_ipv6", veth.name));
+            // No look before a first write.
             let set = match expected {
                 Expected::JustMade => sysctl::write,
                 Expected::HalfOf(_) => sysctl::ensure,
@@ -183,7 +184,8 @@ fn inside(
             work.run("set IPv6 of", || path.map_or(Ok(()), |path| set(&path, off)))?;
         }
         for wanted in &veth.sysctls {
-            let path = sysctl::path(&wanted.key).ok_or_else(|| KernelError::BadSysctl(wanted.key.clone()))?;
+            let path =
+                settings.setting(&wanted.key).ok_or_else(|| KernelError::BadSysctl(wanted.key.clone()))?;
             work.run("set sysctls of", || sysctl::ensure(&path, &wanted.value))?;
         }
         // Only now: with IPv6 turned off its addresses are gone.

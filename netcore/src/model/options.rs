@@ -4,7 +4,8 @@
 //! are no error, as in Docker.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
 use super::name::IfName;
 
@@ -30,6 +31,13 @@ pub const GATEWAY_MODE_IPV4: &str = "com.docker.network.bridge.gateway_mode_ipv4
 pub const GATEWAY_MODE_IPV6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
 /// The bridge gets no IPv4 address: something else is the gateway.
 pub const INHIBIT_IPV4: &str = "com.docker.network.bridge.inhibit_ipv4";
+
+/// Interfaces by which sandboxes may be reached under their own addresses, separated by colons.
+pub const TRUSTED_HOST_INTERFACES: &str = "com.docker.network.bridge.trusted_host_interfaces";
+/// The address under which IPv4 leaves the host.
+pub const HOST_IPV4: &str = "com.docker.network.host_ipv4";
+/// The same for IPv6.
+pub const HOST_IPV6: &str = "com.docker.network.host_ipv6";
 
 /// Smallest and largest MTU that a veth device takes.
 const MTU_LIMITS: std::ops::RangeInclusive<i64> = 68..=65_535;
@@ -74,6 +82,12 @@ pub struct BridgeOptions {
     pub gateway_mode6: GatewayMode,
     /// Whether the bridge is to have no IPv4 address.
     pub inhibit_ipv4: bool,
+    /// Interfaces by which sandboxes may be reached under their own addresses.
+    pub trusted_interfaces: Vec<IfName>,
+    /// The address under which IPv4 leaves the host; `None` is that of the interface by which it does.
+    pub host_ipv4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub host_ipv6: Option<Ipv6Addr>,
     /// The keys that mean nothing here.
     pub other: BTreeMap<String, String>,
 }
@@ -116,6 +130,9 @@ impl Default for BridgeOptions {
             gateway_mode4: GatewayMode::Nat,
             gateway_mode6: GatewayMode::Nat,
             inhibit_ipv4: false,
+            trusted_interfaces: Vec::new(),
+            host_ipv4: None,
+            host_ipv6: None,
             other: BTreeMap::new(),
         }
     }
@@ -134,11 +151,10 @@ impl BridgeOptions {
                 BRIDGE_NAME => parsed.name = bridge_name(value)?,
                 ENABLE_IP_MASQUERADE => parsed.masquerade = boolean(ENABLE_IP_MASQUERADE, value)?,
                 ENABLE_ICC => parsed.icc = boolean(ENABLE_ICC, value)?,
-                HOST_BINDING_IPV4 => {
-                    let address =
-                        value.parse().map_err(|_| bad(HOST_BINDING_IPV4, value, "nil ip".to_owned()))?;
-                    parsed.host_binding = Some(address);
-                }
+                HOST_BINDING_IPV4 => parsed.host_binding = Some(address(HOST_BINDING_IPV4, value)?),
+                TRUSTED_HOST_INTERFACES => parsed.trusted_interfaces = interfaces(value)?,
+                HOST_IPV4 => parsed.host_ipv4 = Some(address(HOST_IPV4, value)?),
+                HOST_IPV6 => parsed.host_ipv6 = Some(address(HOST_IPV6, value)?),
                 DRIVER_MTU => parsed.mtu = mtu(DRIVER_MTU, value)?,
                 MTU => mtu_synonym = mtu(MTU, value)?,
                 ENABLE_IPV4 => parsed.ipv4 = Some(family(ENABLE_IPV4, value)?),
@@ -168,6 +184,17 @@ fn bridge_name(value: &str) -> Result<Option<IfName>, OptionError> {
         return Ok(None);
     }
     value.parse().map(Some).map_err(|error: super::NameError| bad(BRIDGE_NAME, value, error.to_string()))
+}
+
+fn address<T: FromStr>(key: &'static str, value: &str) -> Result<T, OptionError> {
+    value.parse().map_err(|_| bad(key, value, "nil ip".to_owned()))
+}
+
+/// Between colons there may be nothing, as in Docker.
+fn interfaces(value: &str) -> Result<Vec<IfName>, OptionError> {
+    let names = value.split(':').filter(|name| !name.is_empty());
+    let parsed = names.map(str::parse).collect::<Result<_, super::NameError>>();
+    parsed.map_err(|error| bad(TRUSTED_HOST_INTERFACES, value, error.to_string()))
 }
 
 fn boolean(key: &'static str, value: &str) -> Result<bool, OptionError> {
@@ -266,7 +293,10 @@ mod tests {
             (GATEWAY_MODE_IPV4, "routed"),
             (GATEWAY_MODE_IPV6, "isolated"),
             (INHIBIT_IPV4, "1"),
-            ("com.docker.network.bridge.trusted_host_interfaces", "maybe"),
+            (TRUSTED_HOST_INTERFACES, "eth1::wg0:"),
+            (HOST_IPV4, "198.51.100.9"),
+            (HOST_IPV6, "2001:db8::9"),
+            ("com.docker.network.maybe", "maybe"),
             ("x", ""),
         ])
         .unwrap();
@@ -281,7 +311,10 @@ mod tests {
             gateway_mode4: GatewayMode::Routed,
             gateway_mode6: GatewayMode::Isolated,
             inhibit_ipv4: true,
-            other: [("com.docker.network.bridge.trusted_host_interfaces", "maybe"), ("x", "")]
+            trusted_interfaces: vec!["eth1".parse().unwrap(), "wg0".parse().unwrap()],
+            host_ipv4: Some("198.51.100.9".parse().unwrap()),
+            host_ipv6: Some("2001:db8::9".parse().unwrap()),
+            other: [("com.docker.network.maybe", "maybe"), ("x", "")]
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .into(),
         };

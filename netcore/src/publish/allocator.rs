@@ -74,6 +74,11 @@ impl Allocator {
         Self { ephemeral, used: HashMap::new(), last: HashMap::new() }
     }
 
+    /// Looks whether the administrator has changed what ephemeral ports there are. What is given away stays so.
+    pub fn refresh(&mut self) {
+        self.ephemeral.refresh();
+    }
+
     /// Takes one port, the same on every address.
     ///
     /// # Errors

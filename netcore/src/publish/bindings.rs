@@ -59,7 +59,7 @@ impl Group {
         &self.addresses
     }
 
-    /// The specs this comes from, as indexes into what [`plan`] was given.
+    /// For each address the spec that wants it, as an index into what [`plan`] was given.
     pub fn specs(&self) -> &[usize] {
         &self.specs
     }
@@ -123,9 +123,14 @@ enum Choice {
 /// # Errors
 /// If a spec uses port 0 where there is none, or two specs want the same host port.
 pub fn plan(specs: &[PublishSpec], defaults: &HostDefaults) -> Result<Vec<Group>, BindingError> {
+    let addresses: Vec<_> = specs.iter().map(|spec| host_addresses(spec.host_ip(), defaults)).collect();
+    plan_on(specs, &addresses)
+}
+
+/// [`plan`], for each spec on addresses that are known already; a spec without any is only checked.
+pub(super) fn plan_on(specs: &[PublishSpec], addresses: &[Vec<IpAddr>]) -> Result<Vec<Group>, BindingError> {
     let mut entries = Vec::new();
-    for (index, spec) in specs.iter().enumerate() {
-        let addresses = host_addresses(spec.host_ip(), defaults);
+    for (index, (spec, addresses)) in specs.iter().zip(addresses).enumerate() {
         for key in keys(spec)? {
             entries.extend(addresses.iter().map(|address| Entry { key, address: *address, spec: index }));
         }
@@ -144,9 +149,7 @@ fn groups(entries: &[Entry]) -> Vec<Group> {
         match groups.iter_mut().find(fits) {
             Some(group) => {
                 group.addresses.push(*address);
-                if !group.specs.contains(spec) {
-                    group.specs.push(*spec);
-                }
+                group.specs.push(*spec);
             }
             None => groups.push(Group {
                 proto: key.proto,
@@ -171,7 +174,7 @@ impl Key {
 }
 
 /// IPv4 before IPv6.
-fn host_addresses(given: Option<IpAddr>, defaults: &HostDefaults) -> Vec<IpAddr> {
+pub(super) fn host_addresses(given: Option<IpAddr>, defaults: &HostDefaults) -> Vec<IpAddr> {
     match given.unwrap_or(defaults.address).to_canonical() {
         IpAddr::V4(ip) if given.is_none() && ip.is_unspecified() && defaults.ipv6 => {
             vec![ip.into(), Ipv6Addr::UNSPECIFIED.into()]

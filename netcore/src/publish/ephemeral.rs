@@ -1,7 +1,7 @@
 //! Which ports may be handed out when nobody asks for a particular one.
 //!
 //! The kernel's own ephemeral range, without the ports its administrator reserved. Parsing is pure;
-//! [`EphemeralPorts::of_this_host`] is the only reader of `/proc`.
+//! [`EphemeralPorts::of_this_host`] and [`EphemeralPorts::refresh`] read `/proc`.
 
 use std::fmt;
 use std::fs;
@@ -20,6 +20,15 @@ const FALLBACK: (u16, u16) = (49_153, 65_535);
 pub struct EphemeralPorts {
     range: PortRange,
     reserved: PortSet,
+    /// What the kernel said, if this comes from there.
+    source: Option<Source>,
+}
+
+/// The texts of the two files.
+#[derive(Clone, PartialEq, Eq)]
+struct Source {
+    range: String,
+    reserved: String,
 }
 
 /// Why a reserved-ports list was refused.
@@ -36,7 +45,7 @@ pub enum ReservedListError {
 impl EphemeralPorts {
     /// All of `range`, nothing reserved.
     pub fn new(range: PortRange) -> Self {
-        Self { range, reserved: PortSet::new() }
+        Self { range, reserved: PortSet::new(), source: None }
     }
 
     /// Reads the texts of `ip_local_port_range` (two numbers) and `ip_local_reserved_ports` (`N` and `N-M`, commas
@@ -51,8 +60,20 @@ impl EphemeralPorts {
 
     /// What this network namespace's kernel says.
     pub fn of_this_host() -> Self {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        Self::parse(&read(RANGE_FILE), &read(RESERVED_FILE))
+        Self::of(Source::read())
+    }
+
+    /// Asks the kernel again, if this comes from there.
+    pub fn refresh(&mut self) {
+        let Some(known) = &self.source else { return };
+        let now = Source::read();
+        if *known != now {
+            *self = Self::of(now);
+        }
+    }
+
+    fn of(source: Source) -> Self {
+        Self { source: Some(source.clone()), ..Self::parse(&source.range, &source.reserved) }
     }
 
     /// Adds the ports of a reserved list. Those outside the range don't matter and are dropped.
@@ -81,6 +102,14 @@ impl EphemeralPorts {
 
     pub(super) const fn reserved(&self) -> &PortSet {
         &self.reserved
+    }
+}
+
+impl Source {
+    /// A file that can't be read is an empty one.
+    fn read() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        Self { range: read(RANGE_FILE), reserved: read(RESERVED_FILE) }
     }
 }
 
@@ -127,6 +156,18 @@ mod tests {
         assert_eq!(reserved(&ports), [8080, 9148, 30_000, 30_001]);
         let ports = EphemeralPorts::parse("30000 40000", "29998-30001");
         assert_eq!(reserved(&ports), [30_000, 30_001]);
+    }
+
+    #[test]
+    fn only_what_comes_from_the_kernel_is_read_again() {
+        let mut own = EphemeralPorts::new(range(1, 2));
+        own.refresh();
+        assert_eq!(own.range(), range(1, 2));
+        let stale = Source { range: "1 2".into(), reserved: "1".into() };
+        let mut kernels = EphemeralPorts::of(stale);
+        assert_eq!(reserved(&kernels), [1]);
+        kernels.refresh();
+        assert_eq!(kernels.range(), EphemeralPorts::of_this_host().range());
     }
 
     #[test]

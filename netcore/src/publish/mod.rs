@@ -6,7 +6,8 @@
 //! | addresses, order, groups that share one host port | [`plan`] → [`Group`] | no |
 //! | choose numbers | [`Allocator`], [`EphemeralPorts`] | no |
 //! | bind | [`reserve()`] → [`Reservation`] | sockets |
-//! | serve | [`Supervisor`] | processes |
+//! | serve in the foreground | [`Supervisor`] | processes |
+//! | serve as a daemon | [`Keeper`] | processes |
 //!
 //! ```no_run
 //! use netcore::publish::{Allocator, EphemeralPorts, HostDefaults, PublishSpec, plan, reserve};
@@ -23,19 +24,29 @@
 
 mod allocator;
 mod bindings;
+mod destination;
 mod ephemeral;
 mod expose;
+mod keeper;
+mod mapping;
 mod ports;
 mod portset;
+mod program;
 mod proxies;
+mod reservation;
 mod reserve;
+mod socket;
 mod spec;
 
 pub use allocator::{AllocateError, Allocator, PortRequest};
 pub use bindings::{BindingError, Group, HostDefaults, plan};
+pub use destination::{Destination, Planned, plan_for, publications, wanted};
 pub use ephemeral::{EphemeralPorts, ReservedListError};
 pub use expose::{ExposeError, ExposeSpec, ExposedProto};
+pub use keeper::{Keeper, KeeperSettings};
 pub use ports::{BadPortRange, PortRange, Proto, UnknownProto};
 pub use proxies::{ProxyCommand, ProxyError, ProxyEvent, ProxyExit, ProxyStatus, Supervisor};
-pub use reserve::{Reservation, ReserveError, host_listens_on_ipv6, reserve};
+pub use reservation::Reservation;
+pub use reserve::{ReserveError, reserve};
+pub use socket::host_listens_on_ipv6;
 pub use spec::{HostPort, HostPorts, PortBinding, PublishSpec, SpecError};

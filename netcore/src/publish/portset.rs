@@ -37,6 +37,19 @@ impl PortSet {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// What it holds, in as few runs as can be, ascending.
+    pub(super) fn runs(&self) -> impl Iterator<Item = PortRange> {
+        let mut from = Some(0);
+        std::iter::from_fn(move || {
+            let behind = PortRange::new(from?, u16::MAX).ok()?;
+            let first = self.first_in(behind)?;
+            let here = PortRange::new(first, u16::MAX).ok()?;
+            let end = self.first_missing(here);
+            from = end;
+            PortRange::new(first, end.map_or(u16::MAX, |end| end - 1)).ok()
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn contains(&self, port: u16) -> bool {
         self.first_in(PortRange::single(port)).is_some()
@@ -98,6 +111,9 @@ mod tests {
                     model.retain(|port| !ports.contains(*port));
                 }
             }
+            let runs: Vec<PortRange> = set.runs().collect();
+            prop_assert!(runs.windows(2).all(|pair| pair[0].last() + 1 < pair[1].first()));
+            prop_assert!(runs.iter().flat_map(|run| run.iter()).eq(model.iter().copied()));
             prop_assert_eq!(set.is_empty(), model.is_empty());
             prop_assert_eq!(set.first_in(ask), model.range(ask.iter()).next().copied());
             prop_assert_eq!(set.first_missing(ask), ask.iter().find(|port| !model.contains(port)));

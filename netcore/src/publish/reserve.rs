@@ -3,39 +3,19 @@
 //! All or nothing: if one socket of one group can't be had, all are closed again and all numbers given back. A group that
 //! may choose its port tries every candidate before it gives up, however many of them other processes hold.
 //!
-//! TCP gets `SO_REUSEADDR`, so that connections in TIME_WAIT don't keep a port from its next user. UDP must not: two
-//! sockets could then share a port. IPv6 sockets never take IPv4 traffic; UDP sockets tell the address a datagram was sent
-//! to, for the reply to come from there.
+//! Not here: the single socket (`socket`), what is done with them together (`reservation`).
 
-use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::allocator::{AllocateError, Allocator, PortRequest};
 use super::bindings::Group;
 use super::ports::{PortRange, Proto};
+use super::reservation::{Reservation, places};
+use super::socket;
 use super::spec::HostPorts;
-use crate::kernel::sctp;
-
-const UNPRIVILEGED_FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-
-/// Bound sockets, TCP and SCTP ones listening, for a run of host ports on some addresses.
-///
-/// Dropping it closes the sockets; [`Reservation::release`] gives the numbers back too.
-#[derive(Debug)]
-pub struct Reservation {
-    proto: Proto,
-    container: PortRange,
-    host: PortRange,
-    addresses: Vec<IpAddr>,
-    specs: Vec<usize>,
-    sockets: Vec<OwnedFd>,
-}
 
 /// Why sockets couldn't be had, with Docker's text where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +25,7 @@ pub enum ReserveError {
     #[error(transparent)]
     Number(#[from] AllocateError),
     /// The kernel refused the address or port.
-    #[error("failed to bind host port {address}/{proto}: {}{advice}", lower(*.errno))]
+    #[error("failed to bind host port {address}/{proto}: {}{advice}", socket::lower(*.errno))]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -57,7 +37,7 @@ pub enum ReserveError {
         advice: String,
     },
     /// The kernel refused the socket or one of its options.
-    #[error("failed to {step} for {address}/{proto}: {}{advice}", lower(*.errno))]
+    #[error("failed to {step} for {address}/{proto}: {}{advice}", socket::lower(*.errno))]
     Socket {
         /// What was attempted.
         step: &'static str,
@@ -71,7 +51,7 @@ pub enum ReserveError {
         advice: String,
     },
     /// The kernel refused to listen on a bound socket.
-    #[error("failed to listen on {proto} socket {address}: {}", lower(*.errno))]
+    #[error("failed to listen on {proto} socket {address}: {}", socket::lower(*.errno))]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -80,63 +60,6 @@ pub enum ReserveError {
         /// Its reason.
         errno: Errno,
     },
-}
-
-impl Reservation {
-    /// Protocol of all sockets.
-    pub const fn proto(&self) -> Proto {
-        self.proto
-    }
-
-    /// Container ports, first to first and last to last with [`Self::host`].
-    pub const fn container(&self) -> PortRange {
-        self.container
-    }
-
-    /// Bound host ports.
-    pub const fn host(&self) -> PortRange {
-        self.host
-    }
-
-    /// The addresses on which each port is bound.
-    pub fn addresses(&self) -> &[IpAddr] {
-        &self.addresses
-    }
-
-    /// The sockets: one per address and port, in no particular order.
-    pub fn sockets(&self) -> impl ExactSizeIterator<Item = BorrowedFd<'_>> {
-        self.sockets.iter().map(AsFd::as_fd)
-    }
-
-    /// Closes the sockets and gives the numbers back, in this order.
-    pub fn release(mut self, numbers: &mut Allocator) {
-        self.close();
-        numbers.release(&self.addresses, self.proto, self.host);
-    }
-
-    /// Closes the sockets. Others who hold duplicates keep the ports until they close theirs.
-    pub(super) fn close(&mut self) {
-        self.sockets.clear();
-    }
-
-    /// Whether `next` is the following port of the same specs, on the same addresses.
-    fn continues_with(&self, next: &Self) -> bool {
-        let follows = |a: PortRange, b: PortRange| a.last().checked_add(1) == Some(b.first());
-        self.proto == next.proto
-            && follows(self.host, next.host)
-            && follows(self.container, next.container)
-            && self.addresses == next.addresses
-            && self.specs == next.specs
-    }
-
-    fn append(&mut self, next: Self) {
-        let join = |a: PortRange, b: PortRange| {
-            PortRange::new(a.first(), b.last()).expect("`continues_with` says that b follows a")
-        };
-        self.host = join(self.host, next.host);
-        self.container = join(self.container, next.container);
-        self.sockets.extend(next.sockets);
-    }
 }
 
 impl ReserveError {
@@ -157,6 +80,9 @@ impl ReserveError {
 /// about the last port tried.
 pub fn reserve(numbers: &mut Allocator, groups: &[Group]) -> Result<Vec<Reservation>, ReserveError> {
     let mut done: Vec<Reservation> = Vec::new();
+    if groups.iter().any(|group| group.host() == HostPorts::Ephemeral) {
+        numbers.refresh();
+    }
     for group in groups {
         match reserve_group(numbers, group) {
             Ok(reservation) => {
@@ -174,11 +100,6 @@ pub fn reserve(numbers: &mut Allocator, groups: &[Group]) -> Result<Vec<Reservat
         }
     }
     Ok(done)
-}
-
-/// Whether the host can listen on IPv6 at all, asked on `[::1]` as Docker does.
-pub fn host_listens_on_ipv6() -> bool {
-    open(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)), Proto::Tcp).is_ok()
 }
 
 fn reserve_group(numbers: &mut Allocator, group: &Group) -> Result<Reservation, ReserveError> {
@@ -237,100 +158,12 @@ fn reserve_exactly(
 }
 
 fn reservation(group: &Group, host: PortRange, sockets: Vec<OwnedFd>) -> Reservation {
-    Reservation {
-        proto: group.proto(),
-        container: group.container(),
-        host,
-        addresses: group.addresses().to_vec(),
-        specs: group.specs().to_vec(),
-        sockets,
-    }
+    let (addresses, specs) = (group.addresses().to_vec(), group.specs().to_vec());
+    Reservation::new(group.proto(), (host, group.container()), addresses, specs, sockets)
 }
 
 fn open_all(group: &Group, ports: PortRange) -> Result<Vec<OwnedFd>, ReserveError> {
-    ports
-        .iter()
-        .flat_map(|port| group.addresses().iter().map(move |ip| SocketAddr::new(*ip, port)))
-        .map(|address| open(address, group.proto()))
-        .collect()
-}
-
-/// One bound socket, listening if its protocol does.
-fn open(address: SocketAddr, proto: Proto) -> Result<OwnedFd, ReserveError> {
-    let (kind, protocol) = match proto {
-        Proto::Tcp => (Type::STREAM, Protocol::TCP),
-        Proto::Udp => (Type::DGRAM, Protocol::UDP),
-        Proto::Sctp => (Type::STREAM, Protocol::SCTP),
-    };
-    let failed = |step, error: io::Error| {
-        let errno = errno(&error);
-        ReserveError::Socket { step, address, proto, errno, advice: socket_advice(errno, proto) }
-    };
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))
-        .map_err(|error| failed("create socket", error))?;
-    if proto == Proto::Tcp {
-        socket.set_reuse_address(true).map_err(|error| failed("setsockopt(SO_REUSEADDR)", error))?;
-    }
-    if address.is_ipv6() {
-        socket.set_only_v6(true).map_err(|error| failed("setsockopt(IPV6_V6ONLY)", error))?;
-    }
-    match (proto, address) {
-        (Proto::Udp, SocketAddr::V4(_)) => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)
-            .map_err(|errno| failed("setsockopt(IP_PKTINFO)", errno.into()))?,
-        (Proto::Udp, SocketAddr::V6(_)) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)
-            .map_err(|errno| failed("setsockopt(IPV6_RECVPKTINFO)", errno.into()))?,
-        (Proto::Sctp, _) => sctp::offer_all_streams(socket.as_fd())
-            .map_err(|error| failed("setsockopt(SCTP_INITMSG)", error))?,
-        (Proto::Tcp, _) => {}
-    }
-    socket.bind(&address.into()).map_err(|error| {
-        let errno = errno(&error);
-        ReserveError::Bind { address, proto, errno, advice: bind_advice(errno, address) }
-    })?;
-    if proto != Proto::Udp {
-        // -1 is more than net.core.somaxconn allows, and so means just that.
-        socket.listen(-1).map_err(|error| ReserveError::Listen { address, proto, errno: errno(&error) })?;
-    }
-    Ok(socket.into())
-}
-
-fn errno(error: &io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
-}
-
-/// Error texts as Go prints them, and so Docker: the C library's, beginning in lower case.
-fn lower(errno: Errno) -> String {
-    let text = errno.desc();
-    let mut chars = text.chars();
-    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
-}
-
-fn socket_advice(errno: Errno, proto: Proto) -> String {
-    match errno {
-        Errno::EPROTONOSUPPORT if proto == Proto::Sctp => " (this kernel has no SCTP)".to_owned(),
-        Errno::EMFILE => " (each port and address takes one: raise the limit with `ulimit -n`)".to_owned(),
-        _ => String::new(),
-    }
-}
-
-fn bind_advice(errno: Errno, address: SocketAddr) -> String {
-    match (errno, address) {
-        (Errno::EACCES, _) => {
-            let first_free = fs::read_to_string(UNPRIVILEGED_FILE)
-                .ok()
-                .and_then(|text| text.trim().parse::<u16>().ok())
-                .unwrap_or(1024);
-            if address.port() < first_free {
-                return format!(" (ports below {first_free} need CAP_NET_BIND_SERVICE or root)");
-            }
-            String::new()
-        }
-        (Errno::EINVAL, SocketAddr::V6(address)) if address.ip().is_unicast_link_local() => {
-            " (a link-local address says nothing without its interface, which -p can't name: publish on [::] instead)"
-                .to_owned()
-        }
-        _ => String::new(),
-    }
+    places(group.addresses(), ports).map(|address| socket::open(address, group.proto())).collect()
 }
 
 #[cfg(test)]

@@ -105,6 +105,11 @@ pub enum SpecError {
 }
 
 impl PublishSpec {
+    /// These container ports, each on a port of the host's choice.
+    pub const fn ephemeral(container: PortRange, proto: Proto) -> Self {
+        Self { host_ip: None, host: HostPorts::Ephemeral, container, proto }
+    }
+
     /// Host address as it was given: an IPv4-mapped IPv6 address is still one here.
     pub const fn host_ip(&self) -> Option<IpAddr> {
         self.host_ip

@@ -185,7 +185,15 @@ pub(crate) fn name(text: &str) -> IfName {
 pub(crate) fn bridge(of: &str, addresses: &[&str]) -> Bridge {
     let addresses: Vec<_> = addresses.iter().map(|net| net.parse().expect("a net")).collect();
     let ipv6 = addresses.iter().any(|net: &ipnet::IpNet| net.addr().is_ipv6());
-    Bridge { name: name(of), adopted: false, addresses, mtu: None, ipv6, filtered: false }
+    Bridge {
+        name: name(of),
+        adopted: false,
+        addresses,
+        mtu: None,
+        ipv6,
+        filtered: false,
+        route_localnet: false,
+    }
 }
 
 pub(crate) fn state(host: &Host) -> String {

@@ -76,6 +76,8 @@ flags! {
         ipv6 = "ipv6";
         /// A proxy behind each published port [default: true]
         userland_proxy = "userland-proxy";
+        /// Let others reach sandboxes by their own addresses, not only by published ports [default: false]
+        allow_direct_routing = "allow-direct-routing";
         /// Log everything [default: false]
         debug = "debug", 'D';
     }
@@ -102,6 +104,10 @@ flags! {
         default_gateway_v6 = "default-gateway-v6", "ADDR";
         /// Host address of published ports that name none [default: 0.0.0.0]
         ip = "ip", "ADDR";
+        /// The proxy program [default: netproxy beside portmap, then in $PATH]
+        userland_proxy_path = "userland-proxy-path", "PATH";
+        /// Let packets that bear this mark into all networks that aren't internal
+        bridge_accept_fwmark = "bridge-accept-fwmark", "VALUE[/MASK]";
         /// Size of packets on the default bridge [default: 1500]
         mtu = "mtu", "BYTES";
         /// What rules are made with: auto, nftables or iptables [default: auto]

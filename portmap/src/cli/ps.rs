@@ -2,6 +2,8 @@
 //!
 //! Docker's columns but for IMAGE, which would always be empty; templates may still ask for it.
 
+mod ports;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -64,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_trunc: bool,
 
-    /// Only those with name=…, id=…, status=…, network=…, label=… (may be given several times)
+    /// Only those with name=…, id=…, status=…, network=…, label=…, publish=PORT, expose=PORT (may be given several times)
     #[arg(short, long, value_name = "FILTER")]
     filter: Vec<String>,
 
@@ -82,21 +84,11 @@ struct Listed {
     image: String,
     command: String,
     created: i64,
-    ports: Vec<Port>,
+    ports: Vec<ports::Port>,
     labels: BTreeMap<String, String>,
     state: String,
     status: String,
     network_settings: NetworkSettings,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct Port {
-    #[serde(rename = "IP")]
-    ip: Option<String>,
-    private_port: u16,
-    public_port: Option<u16>,
-    r#type: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -159,7 +151,6 @@ fn row(sandbox: Listed, no_trunc: bool, now: Duration) -> Row {
     let names = sandbox.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name));
     // Names given by links have the other sandbox's in front.
     let names: Vec<&str> = names.filter(|name| no_trunc || !name.contains('/')).collect();
-    let ports: Vec<String> = sandbox.ports.iter().map(Port::text).collect();
     let networks: Vec<&str> = sandbox.network_settings.networks.keys().map(String::as_str).collect();
     let labels: Vec<String> = sandbox.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let values = [
@@ -170,7 +161,7 @@ fn row(sandbox: Listed, no_trunc: bool, now: Duration) -> Row {
         time::ago(now.saturating_sub(created)),
         sandbox.status,
         sandbox.state,
-        ports.join(", "),
+        ports::text(&sandbox.ports),
         names.join(","),
         networks.join(","),
         labels.join(","),
@@ -190,18 +181,6 @@ fn command(text: &str, no_trunc: bool) -> String {
         text.chars().take(MOST - 1).chain(['…']).collect()
     };
     crate::view::json::quoted(&shown)
-}
-
-impl Port {
-    fn text(&self) -> String {
-        let target = format!("{}/{}", self.private_port, self.r#type);
-        match (self.public_port, self.ip.as_deref().unwrap_or_default()) {
-            (None, _) => target,
-            (Some(port), "") => format!("{port}->{target}"),
-            (Some(port), ip) if ip.contains(':') => format!("[{ip}]:{port}->{target}"),
-            (Some(port), ip) => format!("{ip}:{port}->{target}"),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -252,7 +231,7 @@ mod tests {
         };
         let table = "\
 CONTAINER ID   COMMAND                  CREATED         STATUS         PORTS                        NAMES
-88b5d2c3f1e0   \"python3 -m http.ser…\"   5 minutes ago   Up 5 minutes   [::]:8080->80/tcp, 443/tcp   web
+88b5d2c3f1e0   \"python3 -m http.ser…\"   5 minutes ago   Up 5 minutes   443/tcp, [::]:8080->80/tcp   web
 ";
         assert_eq!(show(None), table);
         assert_eq!(

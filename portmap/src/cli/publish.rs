@@ -1,4 +1,5 @@
-//! `portmap -p SPEC… TARGET`: publishes ports to an address, in the foreground, without a daemon.
+//! `portmap -p SPEC… TARGET`: publishes ports to an address, in the foreground, without a daemon. If the target is a sandbox,
+//! it is `portmap publish` in short.
 //!
 //! All or nothing: every socket is bound before the first proxy starts, every proxy serves before the table is printed, and
 //! a failure on the way leaves nothing. Then it looks after the proxies until a signal ends it.
@@ -23,6 +24,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::ports::specs;
+use super::sandbox_publish::Named;
 use crate::{seconds, to_the_end_or_enough, userland_proxy};
 
 /// How long a proxy may take to end once it is asked to, on top of its drain time.
@@ -38,11 +41,13 @@ Examples:
   portmap -p 8000-8010:80 172.17.0.8         the first free host port of these
   portmap -p 7000-7999:7000-7999 172.17.0.8  a range, served by one process
   portmap -p 53:53/udp -p 53:53 ns.internal  several ports, UDP, a host name
+  portmap -p 8080:80 web                     to the sandbox web, for as long as it runs
 
 SPEC is Docker's: [[HOST-IP:][HOST-PORT[-PORT]]:]PORT[-PORT][/tcp|udp|sctp], or
 target=PORT,published=PORT,protocol=WORD.
 
-Exit status: 0 after Ctrl-C or SIGTERM, 125 if anything could not be published.";
+Exit status: 0 after Ctrl-C or SIGTERM, 125 if anything could not be published. For a sandbox the ports
+are printed, and the command ends: portmap unpublish takes them back.";
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -54,15 +59,16 @@ pub(crate) struct Args {
     #[arg(short = 'p', long = "publish", value_name = "SPEC", allow_hyphen_values = true)]
     publish: Vec<String>,
 
-    /// Where the published ports lead: an IP address or a host name
+    /// Where the published ports lead: an IP address, a running sandbox, or a host name
     ///
-    /// A name is resolved once, at start; IPv4 addresses are preferred.
+    /// A name is looked for among the sandboxes of the daemon, if one is running, and else resolved once, at start; IPv4
+    /// addresses are preferred.
     #[arg(value_name = "TARGET")]
     target: Option<String>,
 
-    /// Default host address for specs that name none
-    #[arg(long, value_name = "ADDR", default_value_t = IpAddr::V4(Ipv4Addr::UNSPECIFIED))]
-    ip: IpAddr,
+    /// Default host address for specs that name none [default: 0.0.0.0]
+    #[arg(long, value_name = "ADDR")]
+    ip: Option<IpAddr>,
 
     /// The proxy program [default: netproxy beside portmap, then in $PATH]
     #[arg(long, value_name = "PATH")]
@@ -75,13 +81,27 @@ pub(crate) struct Args {
     drain: Option<Duration>,
 }
 
-/// Publishes until a signal says to stop.
-pub(crate) fn run(args: Args) -> Result<()> {
+/// Publishes until a signal says to stop; to a sandbox, for as long as that runs.
+pub(crate) fn run(host: Option<&str>, args: Args) -> Result<()> {
     let (specs, target) = parse(&args)?;
+    let sandbox = may_be_sandbox(&target).then(|| Named::find(host, &target)).flatten();
+    if let Some(sandbox) = sandbox {
+        if sandbox.is_running {
+            args.refuse_settings_of_proxies(&target)?;
+            return sandbox.publish(&args.publish);
+        }
+        // It may be a host name as well, and only that helps here.
+        if resolve(&target).is_err() {
+            bail!(
+                "sandbox {target} is not running: portmap publish changes what is published when it starts"
+            );
+        }
+    }
     let proxy = userland_proxy::find(args.userland_proxy_path.as_deref())?;
     let drain = args.drain.map_or_else(drain_of_environment, Ok)?;
     let target = resolve(&target)?;
-    let groups = plan(&specs, &HostDefaults { address: args.ip, ipv6: host_listens_on_ipv6() })?;
+    let address = args.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let groups = plan(&specs, &HostDefaults { address, ipv6: host_listens_on_ipv6() })?;
     raise_descriptor_limit();
     let bound = reserve(&mut Allocator::new(EphemeralPorts::of_this_host()), &groups)?;
     refuse_loops(&bound, target)?;
@@ -124,8 +144,29 @@ fn parse(args: &Args) -> Result<(Vec<PublishSpec>, String)> {
         Some(target) => target.clone(),
     };
     ensure!(!args.publish.is_empty(), "no port to publish to {target}: give one, {USAGE}");
-    let specs = args.publish.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    Ok((specs, target))
+    Ok((specs(&args.publish)?, target))
+}
+
+/// Names of sandboxes have neither of these, and an address is none.
+fn may_be_sandbox(target: &str) -> bool {
+    target.parse::<IpAddr>().is_err() && !target.contains([':', '/', '[', '%'])
+}
+
+impl Args {
+    /// The ports of a sandbox are served as its daemon is set up.
+    fn refuse_settings_of_proxies(&self, sandbox: &str) -> Result<()> {
+        let given = [
+            ("--ip", self.ip.is_some()),
+            ("--userland-proxy-path", self.userland_proxy_path.is_some()),
+            ("--drain", self.drain.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => {
+                bail!("{flag} goes with an address or a host name, and {sandbox} is a sandbox")
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The address behind TARGET.

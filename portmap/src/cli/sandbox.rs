@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::env_file;
 use super::network_flag::NetworkFlag;
+use super::ports::PortFlags;
 use crate::client::{Client, encode};
 use crate::supervise::{Failure, parse};
 
@@ -55,6 +56,9 @@ pub(crate) struct Flags {
     /// Further link-local address
     #[arg(long, value_name = "ADDR")]
     link_local_ip: Vec<String>,
+
+    #[command(flatten)]
+    ports: PortFlags,
 
     /// Hostname [default: the sandbox's short id]
     #[arg(short = 'h', long, value_name = "NAME")]
@@ -135,10 +139,12 @@ impl Flags {
 
     /// The body of the request to create it.
     fn request(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Value> {
+        // In Docker's order, as far as its command line checks it.
+        let (mode, endpoints) = self.networks()?;
+        self.ports.check()?;
         if let Some(hostname) = &self.hostname {
             ensure!(is_hostname(hostname), "invalid hostname format for --hostname: {hostname}");
         }
-        let (mode, endpoints) = self.networks()?;
         let env = env_file::gather(&self.env_file, &self.env, &variable)?;
         let mut labels = BTreeMap::new();
         for file in &self.label_file {
@@ -155,7 +161,13 @@ impl Flags {
             "Labels": labels,
             "MacAddress": "",
             "Netns": self.netns.as_deref().map(absolute_namespace).transpose()?.unwrap_or_default(),
-            "HostConfig": {"NetworkMode": mode, "AutoRemove": self.rm},
+            "Publish": self.ports.publish,
+            "Expose": self.ports.expose,
+            "HostConfig": {
+                "NetworkMode": mode,
+                "PublishAllPorts": self.ports.publish_all,
+                "AutoRemove": self.rm,
+            },
             "NetworkingConfig": {"EndpointsConfig": endpoints},
         }))
     }

@@ -92,6 +92,9 @@ pub(crate) fn run(launch: Launch) -> Result<()> {
     if !geteuid().is_root() {
         bail!("portmap daemon needs to be started with root privileges");
     }
+    for doubt in &settings.doubts {
+        tracing::warn!("{doubt}");
+    }
     raise_descriptor_limit();
     let Some((_pidfile, strays, controller)) = open(settings, launch.on_demand)? else { return Ok(()) };
     let engine_id = engine_id(&settings.controller.data_root)?;

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use netcore::controller::{BridgeDevice, Config, DefaultBridge};
 use serde_json::{Map, Value};
 
-use crate::client;
+use crate::{client, userland_proxy};
 
 /// Where the configuration is, if there is any.
 pub(crate) const DEFAULT_FILE: &str = "/etc/portmap/daemon.json";
@@ -35,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) level: Level,
     pub(crate) json_logs: bool,
     pub(crate) debug: bool,
+    /// What can be had, but is probably not what was meant: to be logged at start.
+    pub(crate) doubts: Vec<String>,
 }
 
 /// `--log-level`.
@@ -59,9 +61,11 @@ enum Kind {
 
 /// Every key there is.
 const KEYS: &[(&str, Kind)] = &[
+    ("allow-direct-routing", Kind::Switch),
     ("bip", Kind::Text),
     ("bip6", Kind::Text),
     ("bridge", Kind::Text),
+    ("bridge-accept-fwmark", Kind::Text),
     ("data-root", Kind::Text),
     ("debug", Kind::Switch),
     ("default-address-pools", Kind::Pools),
@@ -86,6 +90,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("mtu", Kind::Number),
     ("pidfile", Kind::Text),
     ("userland-proxy", Kind::Switch),
+    ("userland-proxy-path", Kind::Text),
 ];
 
 impl Settings {
@@ -98,7 +103,23 @@ impl Settings {
         };
         let file = parse_file(&text).with_context(about)?;
         refuse_conflicts(&flags, &file).with_context(about)?;
-        Self::of(&file.into_iter().chain(environment).chain(flags).collect())
+        let given = file.into_iter().chain(environment).chain(flags).collect();
+        let mut settings = Self::of(&given)?;
+        settings.find_proxy(path_of_proxy(&given)?)?;
+        Ok(settings)
+    }
+
+    /// A program that was named must be there. Without one that is found the daemon has all but ports to offer.
+    fn find_proxy(&mut self, given: Option<PathBuf>) -> Result<()> {
+        if !self.controller.userland_proxy {
+            return Ok(());
+        }
+        match (userland_proxy::find(given.as_deref()), given) {
+            (Ok(path), _) => self.controller.userland_proxy_path = path,
+            (Err(error), Some(_)) => return Err(error),
+            (Err(error), None) => self.doubts.push(format!("ports cannot be published: {error:#}")),
+        }
+        Ok(())
     }
 
     /// Sees to it that whoever started us finds us.
@@ -126,7 +147,8 @@ impl Settings {
         let level = if debug { Some(Level::Debug) } else { None };
         let level = level.map_or_else(|| one(given, "log-level").unwrap_or("info").parse(), Ok)?;
         let group = one(given, "group").filter(|group| !group.is_empty()).map(str::to_owned);
-        Ok(Self { hosts, controller, group, pidfile, level, json_logs, debug })
+        let doubts = doubts(&controller);
+        Ok(Self { hosts, controller, group, pidfile, level, json_logs, debug, doubts })
     }
 }
 
@@ -192,10 +214,28 @@ fn controller(given: &Given) -> Result<Config> {
         default_pools: pools.map(|pool| parse("default-address-pool", pool)).collect::<Result<_>>()?,
         default_options: default_options(given)?,
         userland_proxy: on("userland-proxy", standard.userland_proxy)?,
-        userland_proxy_path: standard.userland_proxy_path,
-        allow_direct_routing: standard.allow_direct_routing,
-        accept_mark: standard.accept_mark,
+        userland_proxy_path: path_of_proxy(given)?.unwrap_or(standard.userland_proxy_path),
+        allow_direct_routing: on("allow-direct-routing", standard.allow_direct_routing)?,
+        accept_mark: parsed(given, "bridge-accept-fwmark")?,
     })
+}
+
+fn path_of_proxy(given: &Given) -> Result<Option<PathBuf>> {
+    path(given, "userland-proxy-path")
+}
+
+/// What publishing ports will be like without rules.
+fn doubts(controller: &Config) -> Vec<String> {
+    let doubt = match (controller.iptables, controller.userland_proxy) {
+        (true, _) => return Vec::new(),
+        (false, true) => {
+            "published ports are served by the userland proxy alone, which hides the addresses of clients,              because of --iptables=false"
+        }
+        (false, false) => {
+            "no port can be published: --iptables=false and --userland-proxy=false leave no way to one"
+        }
+    };
+    vec![doubt.to_owned()]
 }
 
 fn default_bridge(given: &Given) -> Result<DefaultBridge> {

@@ -126,6 +126,20 @@ fn settings_that_do_not_go_together_are_refused() {
     let cases = [
         (sandbox("a", "bridge"), "Invalid container name (a), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
         (hostname("h", "container:x"), "conflicting options: hostname and the network mode"),
+        (
+            SandboxConfigRequest {
+                ports: PortsConfig { publish_all: true, ..PortsConfig::default() },
+                ..sandbox("ab", "container:x")
+            },
+            "conflicting options: port publishing and the container type network mode",
+        ),
+        (
+            SandboxConfigRequest {
+                ports: PortsConfig { expose: vec!["80".parse().unwrap()], ..PortsConfig::default() },
+                ..sandbox("ab", "container:x")
+            },
+            "conflicting options: port exposing and the container type network mode",
+        ),
         (hostname("a_b", "bridge"), "invalid hostname format for --hostname: a_b"),
         (
             SandboxConfigRequest { networks: settings("default", with_ip), ..sandbox("ab", "bridge") },

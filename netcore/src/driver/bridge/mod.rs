@@ -115,6 +115,8 @@ impl Driver for Bridge {
             mtu: options.mtu,
             ipv6: network.ipv6 && !isolated6,
             filtered: !options.icc,
+            // A process of the host that calls its loopback address reaches the sandbox itself.
+            route_localnet: !host.userland_proxy && !network.internal,
         };
         let mut objects = vec![Object::Bridge(bridge)];
         // Nothing is routed to or from an internal network.
@@ -167,11 +169,14 @@ impl Driver for Bridge {
         (facts.masquerade, facts.icc, facts.internal) = (options.masquerade, options.icc, network.internal);
         let mode = |mode| match mode {
             GatewayMode::Routed => firewall::GatewayMode::Routed,
-            // In directly, the one thing that NatUnprotected adds, comes with published ports.
-            _ => firewall::GatewayMode::Nat,
+            GatewayMode::NatUnprotected => firewall::GatewayMode::NatUnprotected,
+            // An isolated network is internal.
+            GatewayMode::Nat | GatewayMode::Isolated => firewall::GatewayMode::Nat,
         };
         facts.gateway_mode4 = mode(options.gateway_mode4);
         facts.gateway_mode6 = mode(options.gateway_mode6);
+        facts.trusted = options.trusted_interfaces;
+        (facts.source4, facts.source6) = (options.host_ipv4, options.host_ipv6);
         Some(facts)
     }
 }
@@ -201,7 +206,7 @@ pub(crate) fn device(network: &Network) -> IfName {
 }
 
 /// The options of a network that was checked when it was created. What an older version let pass counts as not given.
-fn options(network: &Network) -> BridgeOptions {
+pub(crate) fn options(network: &Network) -> BridgeOptions {
     network.bridge_options().unwrap_or_default()
 }
 

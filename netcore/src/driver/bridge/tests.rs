@@ -65,12 +65,12 @@ fn shown(network: &Network, host: HostSettings) -> String {
     let plan: plan::Plan = objects.into_iter().collect();
     let mut text: String = plan.objects().map(line).collect();
     let rules = Bridge.firewall(network).unwrap();
-    writeln!(
-        text,
-        "rules {} {:?} {:?} masquerade={} icc={} internal={}",
-        rules.bridge, rules.ipv4, rules.ipv6, rules.masquerade, rules.icc, rules.internal
-    )
-    .unwrap();
+    let BridgeNetwork { bridge, ipv4, ipv6, masquerade, icc, internal, .. } = &rules;
+    writeln!(text, "rules {bridge} {ipv4:?} {ipv6:?} masquerade={masquerade} icc={icc} internal={internal}")
+        .unwrap();
+    let modes = (rules.gateway_mode4, rules.gateway_mode6);
+    writeln!(text, "  {modes:?} trusted={:?} source={:?} {:?}", rules.trusted, rules.source4, rules.source6)
+        .unwrap();
     text
 }
 
@@ -78,8 +78,14 @@ fn line(object: &Object) -> String {
     match object {
         Object::Sysctl(sysctl) => format!("sysctl {}={}\n", sysctl.key, sysctl.value),
         Object::Bridge(bridge) => format!(
-            "bridge {} {:?} mtu={:?} adopted={} ipv6={} filtered={}\n",
-            bridge.name, bridge.addresses, bridge.mtu, bridge.adopted, bridge.ipv6, bridge.filtered
+            "bridge {} {:?} mtu={:?} adopted={} ipv6={} filtered={} route_localnet={}\n",
+            bridge.name,
+            bridge.addresses,
+            bridge.mtu,
+            bridge.adopted,
+            bridge.ipv6,
+            bridge.filtered,
+            bridge.route_localnet
         ),
         Object::Veth(veth) => format!(
             "veth {}@{} {}@{} {} {:?} mtu={:?} hairpin={}\n",
@@ -119,6 +125,10 @@ fn plans_are_as_reviewed() {
         option(network, options::ENABLE_ICC, "false");
         option(network, options::ENABLE_IP_MASQUERADE, "false");
         option(network, options::MTU, "1400");
+        option(network, options::GATEWAY_MODE_IPV4, "nat-unprotected");
+        option(network, options::GATEWAY_MODE_IPV6, "routed");
+        option(network, options::TRUSTED_HOST_INTERFACES, "wg0");
+        option(network, options::HOST_IPV4, "198.51.100.9");
         network.adopted = true;
     };
     check("plain.txt", &shown(&network(|_| {}), HOST));

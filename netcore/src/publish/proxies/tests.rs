@@ -12,6 +12,11 @@ use super::super::bindings::{HostDefaults, plan};
 use super::super::ephemeral::EphemeralPorts;
 use super::super::reserve::reserve;
 use super::*;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// A forked child holds a script open for writing until it execs, and then nobody can run it: one test at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -83,7 +88,7 @@ fn the_command_line_is_dockerds() {
     let command = ProxyCommand::new("/x".into()).option(["--drain", "5"]);
     let words = |specs: &[&str]| {
         let reservation = reserved(specs).remove(0);
-        let words = command.arguments(&reservation, "172.17.0.2".parse().unwrap());
+        let words = command.arguments(&reservation, "172.17.0.2".parse().unwrap(), Takes::Many);
         let port = reservation.host().first().to_string();
         words.iter().map(|word| word.to_str().unwrap().replace(&port, "H")).collect::<Vec<_>>().join(" ")
     };

@@ -1,12 +1,13 @@
 //! Real sockets, on loopback addresses.
 
 use std::cell::RefCell;
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{SockRef, Type};
 
 use super::super::bindings::{HostDefaults, plan};
 use super::super::ephemeral::EphemeralPorts;
@@ -172,4 +173,56 @@ fn sctp_works_or_says_that_the_kernel_has_none() {
             assert!(text.ends_with("/sctp: protocol not supported (this kernel has no SCTP)"), "{text}");
         }
     }
+}
+
+#[test]
+fn nothing_gets_through_until_the_socket_is_to_hear() {
+    let ip = own_address();
+    let bound = reserve(&mut numbers(), &groups(&[&format!("{ip}::80"), &format!("{ip}::53/udp")])).unwrap();
+    let [udp, tcp] = &bound[..] else { panic!("two reservations") };
+    let place = |of: &Reservation| SocketAddr::new(ip.into(), of.host().first());
+    let early = std::net::TcpStream::connect_timeout(&place(tcp), Duration::from_millis(50)).unwrap_err();
+    assert_eq!(early.kind(), std::io::ErrorKind::TimedOut, "dropped, not refused");
+    let sender = std::net::UdpSocket::bind((ip, 0)).unwrap();
+    sender.send_to(b"early", place(udp)).unwrap();
+    for reservation in &bound {
+        reservation.hear().unwrap();
+        reservation.hear().unwrap();
+    }
+    drop(std::net::TcpStream::connect_timeout(&place(tcp), Duration::from_secs(5)).unwrap());
+    sender.send_to(b"late", place(udp)).unwrap();
+    let socket = udp.sockets().next().unwrap().try_clone_to_owned().unwrap();
+    let mut datagram = [0; 16];
+    let length = std::net::UdpSocket::from(socket).recv(&mut datagram).unwrap();
+    assert_eq!(&datagram[..length], b"late");
+    tcp.deafen().unwrap();
+    std::net::TcpStream::connect_timeout(&place(tcp), Duration::from_millis(50)).unwrap_err();
+}
+
+#[test]
+fn a_reservation_is_split_without_mixing_up_its_sockets() {
+    let (a, b) = (own_address(), own_address());
+    let port = free_ports(2);
+    let ports = format!("{port}-{}", port + 1);
+    let specs = [format!("{a}:{ports}:80-81"), format!("{b}:{ports}:80-81")];
+    let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+    let local = |of: &Reservation| -> Vec<SocketAddr> {
+        let address = |fd| SockRef::from(&fd).local_addr().unwrap().as_socket().unwrap();
+        of.sockets().map(address).collect()
+    };
+    let whole = reserve(&mut numbers(), &groups(&specs)).unwrap().remove(0);
+    let at = |ip: Ipv4Addr, port: u16| SocketAddr::from((ip, port));
+    assert_eq!(local(&whole), [at(a, port), at(b, port), at(a, port + 1), at(b, port + 1)]);
+    let mut parts = whole.split_by(|_, spec| spec);
+    assert_eq!(parts.len(), 2);
+    for ((spec, part), ip) in parts.iter().zip([a, b]) {
+        assert_eq!(
+            (*spec, part.addresses(), part.specs()),
+            (part.specs()[0], &[ip.into()][..], &[*spec][..])
+        );
+        assert_eq!(local(part), [at(ip, port), at(ip, port + 1)]);
+    }
+    let singles = parts.remove(1).1.split_all();
+    let got: Vec<_> = singles.iter().map(|one| (local(one)[0], one.container().first())).collect();
+    assert_eq!(got, [(at(b, port), 80), (at(b, port + 1), 81)]);
 }

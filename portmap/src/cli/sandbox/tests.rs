@@ -38,7 +38,9 @@ fn the_first_word_that_is_no_flag_begins_the_command() {
 #[test]
 fn plain_words_become_a_plain_request() {
     let body = request(&["true"]).unwrap();
-    assert_eq!(body["HostConfig"], json!({"NetworkMode": "bridge", "AutoRemove": false}));
+    let host = json!({"NetworkMode": "bridge", "PublishAllPorts": false, "AutoRemove": false});
+    assert_eq!(body["HostConfig"], host);
+    assert_eq!((&body["Publish"], &body["Expose"]), (&json!([]), &json!([])));
     assert_eq!(body["NetworkingConfig"], json!({"EndpointsConfig": {}}));
     assert_eq!(body["WorkingDir"], json!(env::current_dir().unwrap()));
     assert_eq!(body["Env"], json!([]));
@@ -50,7 +52,8 @@ fn flags_become_settings_of_the_first_network() {
     let more =
         ["--rm", "-e", "A=b", "-eHERE", "-e", "NOWHERE", "-l", "x=y=z", "--label", "q", "-w", "/tmp", "true"];
     let body = request(&[&words[..], &more].concat()).unwrap();
-    assert_eq!(body["HostConfig"], json!({"NetworkMode": "Shop", "AutoRemove": true}));
+    let host = json!({"NetworkMode": "Shop", "PublishAllPorts": false, "AutoRemove": true});
+    assert_eq!(body["HostConfig"], host);
     let endpoint = &body["NetworkingConfig"]["EndpointsConfig"]["Shop"];
     assert_eq!(endpoint["IPAMConfig"]["IPv4Address"], "172.22.0.9");
     assert_eq!(endpoint["Aliases"], json!(["a", "b"]));
@@ -58,6 +61,16 @@ fn flags_become_settings_of_the_first_network() {
     assert_eq!(body["Env"], json!(["A=b", "HERE=there"]));
     assert_eq!(body["Labels"], json!({"x": "y=z", "q": ""}));
     assert_eq!(body["WorkingDir"], "/tmp");
+}
+
+#[test]
+fn ports_are_asked_for_as_they_were_typed() {
+    let words = ["-p", "8080:80", "--publish=127.0.0.1::53/udp", "-P", "--expose", "9000-9002", "true"];
+    let body = request(&words).unwrap();
+    assert_eq!(body["Publish"], json!(["8080:80", "127.0.0.1::53/udp"]));
+    assert_eq!(body["Expose"], json!(["9000-9002"]));
+    assert_eq!(body["HostConfig"]["PublishAllPorts"], true);
+    assert_eq!(request(&["-p80", "-P", "true"]).unwrap()["Publish"], json!(["80"]));
 }
 
 #[test]
@@ -86,7 +99,18 @@ fn what_docker_refuses_itself_is_refused() {
         (&["-h", "a_b", "true"], "invalid hostname format for --hostname: a_b"),
         (&["-e", "=x", "true"], "invalid environment variable: =x"),
         (&["-w", "tmp", "true"], "the working directory 'tmp' is invalid, it needs to be an absolute path"),
-        (&["-p", "80:80", "true"], "error: unexpected argument '-p' found"),
+        (&["-p", "80/xyz", "true"], "invalid proto: xyz"),
+        (&["-p", "-80", "true"], "invalid containerPort: -80"),
+        (&["-p", "bad", "--expose", "x", "-h", "a_b", "true"], "invalid containerPort: bad"),
+        (
+            &["-p", "bad", "-p", "target=80,x", "true"],
+            "invalid publish opts format (should be name=value but got 'x')",
+        ),
+        (
+            &["--expose", "82-80", "-h", "a_b", "true"],
+            "invalid range format for --expose: invalid port range: 82-80",
+        ),
+        (&["-p", "bad", "--net", "name=a,color=red", "true"], "invalid field key color"),
         (&["--dns", "1.1.1.1", "true"], "error: unexpected argument '--dns' found"),
     ];
     for (words, text) in cases {

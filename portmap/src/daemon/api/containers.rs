@@ -15,6 +15,7 @@ use regex_lite::Regex;
 pub(super) use self::view::log_path;
 use self::view::{Inspected, Listed, Places};
 use super::filters::Filters;
+use super::ports::PortFilter;
 use super::query::Params;
 use super::reply::{Json, Refusal};
 use super::version::Version;
@@ -79,6 +80,7 @@ struct Wanted {
     filters: Filters,
     all: bool,
     exited: BTreeSet<i32>,
+    ports: PortFilter,
 }
 
 impl Wanted {
@@ -89,7 +91,8 @@ impl Wanted {
         let exited = filters.values("exited").map(|code| {
             code.parse().map_err(|_| Refusal::invalid(format!("invalid filter 'exited={code}'")))
         });
-        Ok(Self { filters: filters.clone(), all, exited: exited.collect::<Result<_>>()? })
+        let exited = exited.collect::<Result<_>>()?;
+        Ok(Self { filters: filters.clone(), all, exited, ports: PortFilter::of(filters)? })
     }
 
     fn has(&self, view: &SandboxView) -> bool {
@@ -110,7 +113,8 @@ impl Wanted {
             && filters.labels("label", &sandbox.config.labels)
             && filters.exact("ancestor", IMAGE)
             // What no sandbox has, whatever its state.
-            && !["publish", "expose", "volume"].iter().any(|key| filters.has(key))
+            && !filters.has("volume")
+            && self.ports.has(view)
             && filters.any("health", |health| health == "none")
             && filters.any("is-task", |task| matches!(task, "false" | "0"))
     }

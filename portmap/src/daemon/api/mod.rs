@@ -10,6 +10,7 @@
 //! | [`networks`] | `/networks…` |
 //! | [`containers`] | Docker's view of sandboxes: `/containers/json`, `/containers/{id}/json` |
 //! | [`sandboxes`] | what is done with sandboxes: `/portmap/sandboxes…`, and Docker's paths for the same |
+//! | [`ports`] | ports, in requests and answers of the above |
 //! | [`events`] | `/events` |
 //! | [`absent`] | Docker's other paths |
 //! | [`reply`], [`body`], [`query`], [`filters`], [`wording`] | what the above have in common |
@@ -23,6 +24,7 @@ mod filters;
 #[cfg(test)]
 mod golden;
 mod networks;
+mod ports;
 mod query;
 mod reply;
 mod sandboxes;

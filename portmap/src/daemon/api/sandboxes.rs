@@ -11,14 +11,16 @@ use axum::Router;
 use axum::extract::{self, Path};
 use axum::http::StatusCode;
 use axum::routing::{delete, post};
-use netcore::controller::{SandboxConfigRequest, Started};
+use netcore::controller::{SandboxConfigRequest, SandboxView, Started};
 use netcore::kernel::PidFd;
-use netcore::model::{NetworkMode, PortsConfig, ProcessConfig, Sandbox, SandboxId, SandboxState};
+use netcore::model::{NetworkMode, ProcessConfig, Publication, Sandbox, SandboxId, SandboxState, Setting};
+use netcore::publish::PublishSpec;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use tokio::time::timeout;
 
 use super::body::Fields;
+use super::ports::{self, PortMap};
 use super::query::Params;
 use super::reply::{Json, Refusal};
 use super::version::Version;
@@ -36,7 +38,9 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/portmap/sandboxes/create", post(create))
         .route("/portmap/sandboxes/{id}/start", post(start))
         .route("/portmap/sandboxes/{id}/started", post(started))
-        .route("/portmap/sandboxes/{id}/exited", post(exited));
+        .route("/portmap/sandboxes/{id}/exited", post(exited))
+        .route("/portmap/sandboxes/{id}/publish", post(publish))
+        .route("/portmap/sandboxes/{id}/unpublish", post(unpublish));
     for root in ["/portmap/sandboxes", "/containers"] {
         router = router
             .route(&format!("{root}/{{id}}/stop"), post(stop))
@@ -54,7 +58,7 @@ type Daemon = extract::State<Arc<State>>;
 #[serde(rename_all = "PascalCase")]
 struct Created {
     id: String,
-    warnings: [(); 0],
+    warnings: Vec<&'static str>,
 }
 
 async fn create(
@@ -64,13 +68,20 @@ async fn create(
     fields: Fields,
 ) -> Result<(StatusCode, Json<Created>)> {
     let request = request(params.given("name"), &fields, version)?;
+    let warnings = warnings(&request);
     let sandbox = perform(&state, move |state, controller| {
         let sandbox = controller.create_sandbox(request)?;
         state.bus.sandbox("create", &sandbox, &[]);
         Ok(sandbox)
     })
     .await?;
-    Ok((StatusCode::CREATED, Json(Created { id: sandbox.id.to_string(), warnings: [] })))
+    Ok((StatusCode::CREATED, Json(Created { id: sandbox.id.to_string(), warnings })))
+}
+
+/// What is accepted without effect. Of ports Docker looks at those that were named.
+fn warnings(request: &SandboxConfigRequest) -> Vec<&'static str> {
+    let given: &[Setting] = if request.ports.publish.is_empty() { &[] } else { &[Setting::Publish] };
+    request.mode.warning(given).into_iter().collect()
 }
 
 fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<SandboxConfigRequest> {
@@ -96,7 +107,7 @@ fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<Sand
         mac: endpoint::mac(&fields.text("MacAddress")?)?,
         netns: path(&fields.text("Netns")?)?,
         networks: endpoints.into_iter().map(settings).collect::<Result<_>>()?,
-        ports: PortsConfig::default(),
+        ports: ports::wanted(fields)?,
         process: process(fields)?,
         auto_remove: host.flag("AutoRemove")?,
     })
@@ -246,6 +257,49 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
         let sandbox = controller.sandbox(&id)?.sandbox;
         state.ended(sandbox.id, End::Reported(reporter, code, error))?;
         Ok(StatusCode::NO_CONTENT)
+    })
+    .await
+}
+
+/// The ports that a change was about, in the shape of `NetworkSettings.Ports`.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Changed {
+    ports: PortMap,
+}
+
+impl Changed {
+    /// What these specs lead to; of a sandbox that doesn't run that is nothing.
+    fn of(view: &SandboxView, specs: &[PublishSpec]) -> Self {
+        let of_these = |publication: &&Publication| specs.contains(&publication.spec);
+        let all = view.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
+        Self { ports: ports::map_of(all.filter(of_these)) }
+    }
+}
+
+async fn publish(
+    extract::State(state): Daemon,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Json<Changed>> {
+    let specs = ports::specs(&fields)?;
+    perform(&state, move |_, controller| {
+        let view = controller.publish(&id, specs.clone())?;
+        Ok(Json(Changed::of(&view, &specs)))
+    })
+    .await
+}
+
+async fn unpublish(
+    extract::State(state): Daemon,
+    Path(id): Path<String>,
+    fields: Fields,
+) -> Result<Json<Changed>> {
+    let specs = ports::specs(&fields)?;
+    perform(&state, move |_, controller| {
+        let before = controller.sandbox(&id)?;
+        controller.unpublish(&id, &specs)?;
+        Ok(Json(Changed::of(&before, &specs)))
     })
     .await
 }
@@ -409,6 +463,7 @@ async fn remove(extract::State(state): Daemon, Path(id): Path<String>, params: P
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::api::containers;
 
     #[test]
     fn signals_have_names_and_numbers() {
@@ -425,7 +480,7 @@ mod tests {
     fn a_request_is_read_into_a_configuration() {
         let fields = Fields::parse(
             br#"{"Hostname":"h","Env":["A=b"],"Cmd":["sleep","1"],"WorkingDir":"/x","Labels":{"l":"v"},
-                "MacAddress":"02:42:ac:11:00:02","Netns":"/run/n","HostConfig":{"NetworkMode":"back","AutoRemove":true},
+                "MacAddress":"02:42:ac:11:00:02","Netns":"/run/n","Publish":["8080:80"],"HostConfig":{"NetworkMode":"back","AutoRemove":true},
                 "NetworkingConfig":{"EndpointsConfig":{"back":{"IPAMConfig":{"IPv4Address":"10.1.0.9"},"Aliases":["a"],
                 "Links":["db:d"],"GwPriority":5},"front":null}}}"#,
         )
@@ -438,6 +493,7 @@ mod tests {
         let back = &request.networks["back"];
         assert_eq!((back.ip, back.gw_priority), (Some("10.1.0.9".parse().unwrap()), 5));
         assert_eq!(request.networks["front"], Default::default());
+        assert_eq!(request.ports.publish, ["8080:80".parse().unwrap()]);
         let bad = Fields::parse(
             br#"{"NetworkingConfig":{"EndpointsConfig":{"x":{"IPAMConfig":{"IPv4Address":"y"}}}}}"#,
         );
@@ -445,5 +501,32 @@ mod tests {
             super::request(None, &bad.unwrap(), Version::own()).unwrap_err().shown(),
             "400 invalid endpoint settings:\ninvalid IPv4 address: y"
         );
+    }
+
+    #[test]
+    fn ports_beside_the_hosts_stack_are_discarded_with_a_warning() {
+        let warned = |body: &str| {
+            let fields = Fields::parse(body.as_bytes()).unwrap();
+            warnings(&request(None, &fields, Version::own()).unwrap())
+        };
+        let text = "Published ports are discarded when using host network mode";
+        assert_eq!(warned(r#"{"Publish":["80"],"HostConfig":{"NetworkMode":"host"}}"#), [text]);
+        for quiet in [
+            r#"{"Publish":["80"]}"#,
+            r#"{"Expose":["80"],"HostConfig":{"NetworkMode":"host","PublishAllPorts":true}}"#,
+        ] {
+            assert!(warned(quiet).is_empty(), "{quiet}");
+        }
+    }
+
+    #[test]
+    fn of_a_change_only_what_it_was_about_is_shown() {
+        let mut view = containers::tests::view(containers::tests::running());
+        let lines = ["8080:80 80 8080 0.0.0.0", "8081:81 81 8081 0.0.0.0"];
+        view.endpoints = vec![containers::tests::endpoint("a", "172.17.0.2/16", &[])];
+        view.endpoints[0].publications = lines.map(ports::tests::publication).into();
+        let changed = Changed::of(&view, &["8081:81".parse().unwrap()]);
+        let shown = serde_json::to_string(&changed).unwrap();
+        assert_eq!(shown, r#"{"Ports":{"81/tcp":[{"HostIp":"0.0.0.0","HostPort":"8081"}]}}"#);
     }
 }

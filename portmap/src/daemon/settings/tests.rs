@@ -1,6 +1,6 @@
 use std::io::Write;
 
-use netcore::firewall::BackendChoice;
+use netcore::firewall::{BackendChoice, PacketMark};
 
 use super::*;
 
@@ -32,6 +32,9 @@ fn flags_are_read_into_a_configuration() {
         ("hosts", "unix:///tmp/b.sock"),
         ("log-level", "warn"),
         ("log-format", "json"),
+        ("userland-proxy-path", "/opt/proxy"),
+        ("allow-direct-routing", "true"),
+        ("bridge-accept-fwmark", "0x2/0xff"),
     ]))
     .unwrap();
     let config = &settings.controller;
@@ -43,6 +46,9 @@ fn flags_are_read_into_a_configuration() {
     assert_eq!(config.firewall_backend, BackendChoice::Iptables);
     assert_eq!(config.default_pools, ["base=10.10.0.0/16,size=24".parse().unwrap()]);
     assert_eq!(config.default_options["bridge"]["com.docker.network.driver.mtu"], "1234");
+    assert_eq!(config.userland_proxy_path, Path::new("/opt/proxy"));
+    assert!(config.allow_direct_routing);
+    assert_eq!(config.accept_mark, Some(PacketMark { value: 2, mask: 0xff }));
     assert_eq!(settings.hosts, [Path::new("/tmp/a.sock"), Path::new("/tmp/b.sock")]);
     assert_eq!(settings.pidfile, Path::new("/e/portmap.pid"));
     assert_eq!((settings.level, settings.json_logs), (Level::Warn, true));
@@ -81,6 +87,12 @@ fn what_makes_no_sense_is_refused_by_name() {
             "ip6tables",
             "false",
             "--ip6tables=false needs --iptables=false: rules are made for both families or for none",
+        ),
+        (
+            "bridge-accept-fwmark",
+            "x",
+            "invalid argument \"x\" for \"--bridge-accept-fwmark\" flag: invalid firewall mark \"x\": VALUE or \
+             VALUE/MASK, of 32 bits each, is needed",
         ),
         ("default-network-opts", "x", "invalid default network option \"x\": DRIVER=KEY=VALUE is needed"),
     ];
@@ -122,6 +134,30 @@ fn the_file_says_the_same_in_json() {
         assert_eq!(format!("{:#}", parse_file(text).unwrap_err()), want);
     }
     assert!(parse_file("{").is_err() && parse_file("[]").is_err());
+}
+
+#[test]
+fn a_proxy_that_is_named_must_be_there_unless_none_is_wanted() {
+    let nowhere = Path::new("/nonexistent/daemon.json");
+    let read = |pairs: &[(&'static str, &str)]| Settings::read(given(pairs), Given::new(), nowhere, false);
+    let missing = ("userland-proxy-path", "/nonexistent/proxy");
+    let error = read(&[missing]).unwrap_err();
+    assert!(
+        format!("{error:#}").starts_with("invalid userland-proxy-path: /nonexistent/proxy: "),
+        "{error:#}"
+    );
+    assert!(read(&[missing, ("userland-proxy", "false")]).is_ok());
+    let there = read(&[("userland-proxy-path", "/proc/self/exe")]).unwrap();
+    assert_eq!(there.controller.userland_proxy_path, Path::new("/proc/self/exe"));
+}
+
+#[test]
+fn without_rules_there_are_doubts() {
+    let doubts = |pairs: &[(&'static str, &str)]| Settings::of(&given(pairs)).unwrap().doubts;
+    assert!(doubts(&[]).is_empty() && doubts(&[("userland-proxy", "false")]).is_empty());
+    assert!(doubts(&[("iptables", "false")])[0].contains("hides the addresses of clients"));
+    let neither = doubts(&[("iptables", "false"), ("userland-proxy", "false")]);
+    assert!(neither[0].starts_with("no port can be published"), "{neither:?}");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use netcore::model::{
 };
 
 use super::*;
+use crate::daemon::api::ports::tests::publication;
 
-fn view(state: SandboxState) -> SandboxView {
+pub(in crate::daemon::api) fn view(state: SandboxState) -> SandboxView {
     let sandbox = Sandbox {
         id: "88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4".parse().unwrap(),
         created: Timestamp::from_nanos(1_785_578_400_000_000_000),
@@ -29,7 +30,7 @@ fn view(state: SandboxState) -> SandboxView {
     SandboxView { sandbox, endpoints: Vec::new() }
 }
 
-fn running() -> SandboxState {
+pub(in crate::daemon::api) fn running() -> SandboxState {
     SandboxState::Running(Running {
         pid: 4711,
         start_ticks: 1,
@@ -40,12 +41,12 @@ fn running() -> SandboxState {
     })
 }
 
-fn exited(code: i32) -> SandboxState {
+pub(in crate::daemon::api) fn exited(code: i32) -> SandboxState {
     let finished = Timestamp::from_nanos(1_785_578_402_000_000_000);
     SandboxState::Exited(Exited { code, started: None, finished, error: None })
 }
 
-fn endpoint(network: &str, address: &str, aliases: &[&str]) -> Endpoint {
+pub(in crate::daemon::api) fn endpoint(network: &str, address: &str, aliases: &[&str]) -> Endpoint {
     Endpoint {
         id: "2c1b3a495867768594a3b2c1d0e0f1e2d3c4b5a69788796a5b4c3d2e1f0a9b8c".parse().unwrap(),
         network: network.repeat(64).parse().unwrap(),
@@ -73,6 +74,13 @@ pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, 
     let mut view = view(running());
     view.endpoints =
         vec![endpoint("a", "172.17.0.2/16", &[]), endpoint("b", "172.21.5.2/16", &["www", "web", "www"])];
+    let ports = &mut view.sandbox.config.ports;
+    ports.publish = vec!["8080:80".parse().unwrap(), "7000-7001:7000-7001/udp".parse().unwrap()];
+    ports.expose = vec!["443".parse().unwrap()];
+    view.endpoints[0].publications = vec![
+        publication("7000-7001:7000-7001/udp 7000-7001 7000-7001 127.0.0.1"),
+        publication("8080:80 80 8080 0.0.0.0 ::"),
+    ];
     let name = |id: NetworkId| if id.to_string().starts_with('a') { "bridge" } else { "front" }.to_owned();
     let places = Places::of(&Default::default(), view.sandbox.id);
     vec![

@@ -8,6 +8,7 @@ use netcore::model::{NetworkId, NetworkMode, Sandbox, SandboxId, SandboxState, T
 use serde::Serialize;
 
 use crate::daemon::api::endpoint::{self, EndpointView};
+use crate::daemon::api::ports::{self, Binding, ListedPort, Nothing, PortMap};
 use crate::daemon::api::version::Version;
 use crate::daemon::api::wording;
 use crate::daemon::bus::IMAGE;
@@ -32,7 +33,7 @@ pub(super) struct Listed {
     image_id: &'static str,
     command: String,
     created: i64,
-    ports: [(); 0],
+    ports: Vec<ListedPort>,
     labels: BTreeMap<String, String>,
     state: &'static str,
     status: String,
@@ -63,7 +64,7 @@ impl Listed {
             image_id: "",
             command: sandbox.config.process.command.join(" "),
             created: sandbox.created.seconds(),
-            ports: [],
+            ports: ports::listed(view),
             labels: sandbox.config.labels.clone(),
             state: sandbox.state.name(),
             status: wording::status(&sandbox.state, now),
@@ -164,7 +165,7 @@ struct StateView {
 #[serde(rename_all = "PascalCase")]
 struct HostConfig {
     network_mode: String,
-    port_bindings: Empty,
+    port_bindings: BTreeMap<String, Vec<Binding>>,
     publish_all_ports: bool,
     dns: [(); 0],
     dns_options: [(); 0],
@@ -206,6 +207,8 @@ struct ConfigView {
     hostname: String,
     domainname: String,
     user: &'static str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    exposed_ports: BTreeMap<String, Nothing>,
     tty: bool,
     env: Vec<String>,
     cmd: Vec<String>,
@@ -222,7 +225,7 @@ struct NetworkSettings {
     #[serde(rename = "SandboxID")]
     sandbox_id: String,
     sandbox_key: String,
-    ports: Empty,
+    ports: PortMap,
     networks: BTreeMap<String, EndpointView>,
     bridge: &'static str,
     hairpin_mode: bool,
@@ -323,8 +326,8 @@ impl HostConfig {
     fn of(sandbox: &Sandbox) -> Self {
         Self {
             network_mode: sandbox.config.mode.as_text().into_owned(),
-            port_bindings: Empty::new(),
-            publish_all_ports: false,
+            port_bindings: ports::bindings(&sandbox.config.ports),
+            publish_all_ports: sandbox.config.ports.publish_all,
             dns: [],
             dns_options: [],
             dns_search: [],
@@ -350,6 +353,7 @@ impl ConfigView {
             hostname,
             domainname: config.domainname.clone().unwrap_or_default(),
             user: "",
+            exposed_ports: ports::exposed(&config.ports),
             tty: config.process.terminal,
             env: config.process.env.clone(),
             cmd: config.process.command.clone(),
@@ -381,7 +385,7 @@ impl NetworkSettings {
         Self {
             sandbox_id,
             sandbox_key: key,
-            ports: Empty::new(),
+            ports: ports::published(view),
             bridge: "",
             hairpin_mode: false,
             link_local: "",

@@ -1,0 +1,458 @@
+//! Real processes: shell scripts that play the proxy's part of the agreement, on real sockets.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use super::super::bindings::{HostDefaults, plan};
+use super::super::destination::{Destination, publications};
+use super::*;
+use crate::model::GatewayMode;
+use crate::publish::PublishSpec;
+
+const SERVE: &str = "printf '0\\n' >&3; exec 3>&-; exec sleep 1000";
+const MANY: &str = "echo '-container-port -use-listen-fd -listen-fds'";
+const ONE: &str = "echo '-container-port -use-listen-fd'";
+const NOTHING: &str = "echo '-container-port'";
+
+/// A proxy program, keepers that use it, and a marker that no other test has.
+struct Fixture {
+    folder: tempfile::TempDir,
+    help: &'static str,
+}
+
+impl Fixture {
+    fn new(help: &'static str, script: &str) -> Self {
+        let fixture = Self { folder: tempfile::tempdir().unwrap(), help };
+        fixture.program(script);
+        fixture
+    }
+
+    /// Written by a shell: a descriptor of our own might be copied into a child of another test, and a program that is
+    /// open for writing can't be executed.
+    fn program(&self, script: &str) {
+        let here = self.folder.path().display();
+        let text = format!(
+            "#!/bin/sh\n[ \"$1\" = --help ] && {{ {}; exit 0; }}\necho \"$*\" >> {here}/calls\n{script}\n",
+            self.help
+        );
+        let done = std::process::Command::new("/bin/sh")
+            .args([
+                "-c",
+                "printf %s \"$1\" > \"$2.new\" && chmod 755 \"$2.new\" && mv \"$2.new\" \"$2\"",
+                "sh",
+                &text,
+            ])
+            .arg(self.path())
+            .status();
+        assert!(done.unwrap().success());
+        assert_eq!(fs::metadata(self.path()).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("proxy")
+    }
+
+    fn marker(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    fn keeper(&self) -> Keeper {
+        Keeper::new(KeeperSettings { marker: self.marker(), proxy: Some(self.path()) })
+    }
+
+    fn without_proxy(&self) -> Keeper {
+        Keeper::new(KeeperSettings { marker: self.marker(), proxy: None })
+    }
+
+    /// What the proxies were started with, one line each.
+    fn calls(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.path().join("calls")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// Nothing that a test has started outlives it.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        for found in found::predecessors(&KeeperMark::new(&self.marker())) {
+            let _ = Process::adopted(found.pid, found.handle).end();
+        }
+    }
+}
+
+fn own_address() -> Ipv4Addr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 128 | (high ^ middle) & 63, low, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+fn reserved(keeper: &Keeper, specs: &[String]) -> Vec<(Reservation, Publication)> {
+    let specs: Vec<PublishSpec> = specs.iter().map(|text| text.parse().unwrap()).collect();
+    let groups = plan(&specs, &HostDefaults::default()).unwrap();
+    let to = Destination {
+        v4: Some(Ipv4Addr::new(172, 17, 0, 2)),
+        v6: None,
+        v6_elsewhere: false,
+        mode4: GatewayMode::Nat,
+        mode6: GatewayMode::Nat,
+        default_address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        host_ipv6: true,
+        proxy: true,
+    };
+    publications(keeper.reserve(&groups).unwrap(), &specs, &to)
+}
+
+fn served(keeper: &Keeper, specs: &[String]) -> Vec<Publication> {
+    let mappings = reserved(keeper, specs);
+    let published = mappings.iter().map(|(_, publication)| publication.clone()).collect();
+    keeper.serve(mappings).unwrap();
+    published
+}
+
+fn one(keeper: &Keeper) -> Publication {
+    served(keeper, &[format!("{}::80", own_address())]).remove(0)
+}
+
+fn place(publication: &Publication) -> SocketAddr {
+    SocketAddr::new(publication.addresses[0], publication.host.unwrap().first())
+}
+
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn runs(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}/exe")).read_link().is_ok()
+}
+
+fn pids(keeper: &Keeper) -> Vec<u32> {
+    keeper.proxies().into_iter().filter_map(|(_, pid)| pid).collect()
+}
+
+/// The one proxy that serves, other than some.
+fn another(keeper: &Keeper, than: &[u32]) -> u32 {
+    eventually("another proxy", || pids(keeper).into_iter().find(|pid| !than.contains(pid) && serves(*pid)))
+}
+
+/// Whether it has come so far as to serve.
+fn serves(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+}
+
+fn kill(pid: u32) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL).unwrap();
+}
+
+/// The socket that the proxy got as its first.
+fn socket_of(pid: u32) -> PathBuf {
+    fs::read_link(format!("/proc/{pid}/fd/4")).unwrap()
+}
+
+/// Whether somebody completes handshakes there.
+fn listens(publication: &Publication) -> bool {
+    TcpStream::connect_timeout(&place(publication), Duration::from_millis(100)).is_ok()
+}
+
+fn is_free(publication: &Publication) -> bool {
+    TcpListener::bind(place(publication)).is_ok()
+}
+
+#[test]
+fn a_keeper_of_nothing_starts_nothing() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    assert!(keeper.restore(Vec::new()).is_empty());
+    assert!(keeper.proxies().is_empty() && fixture.calls().is_empty());
+    assert!(keeper.0.state().watcher.is_none());
+}
+
+#[test]
+fn a_killed_proxy_is_back_behind_the_same_socket_every_time() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let mut known = pids(&keeper);
+    let socket = socket_of(known[0]);
+    for _ in 0..12 {
+        let killed = Instant::now();
+        kill(*known.last().unwrap());
+        let next = another(&keeper, &known);
+        // The longest pause is 100 ms; the rest is a busy machine's.
+        assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+        assert_eq!(socket_of(next), socket);
+        assert!(listens(&publication));
+        known.push(next);
+    }
+    for pid in &known[..known.len() - 1] {
+        assert!(!Path::new(&format!("/proc/{pid}")).exists(), "collected");
+    }
+}
+
+#[test]
+fn proxies_outlive_their_keeper_and_the_next_takes_them_over() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let range = format!("{}:0-2:80-82", own_address());
+    let mut wanted = served(&keeper, &[range, format!("{}::53/udp", own_address())]);
+    wanted.sort_by_key(|one| one.container);
+    let mut before = pids(&keeper);
+    before.sort_unstable();
+    let mut keeper = keeper;
+    for round in 0..3 {
+        drop(keeper);
+        assert!(before.iter().all(|pid| runs(*pid)), "round {round}");
+        keeper = fixture.keeper();
+        assert!(keeper.restore(wanted.clone()).is_empty());
+        let mut after = pids(&keeper);
+        after.sort_unstable();
+        assert_eq!(after, before, "round {round}: the same processes");
+    }
+    // Each is replaced behind the socket it has always had.
+    for pid in before {
+        let socket = socket_of(pid);
+        kill(pid);
+        eventually("it is replaced", || {
+            pids(&keeper).into_iter().find(|next| *next != pid && serves(*next) && socket_of(*next) == socket)
+        });
+    }
+    let groups = plan(&[wanted[1].spec], &HostDefaults::default()).unwrap();
+    let port = wanted[1].host.unwrap();
+    let taken = keeper.0.numbers().claim(&wanted[1].addresses, wanted[1].proto, port);
+    assert!(taken.is_err() && !groups.is_empty(), "its numbers are taken");
+    keeper.release(&wanted);
+    assert!(keeper.proxies().is_empty());
+}
+
+#[test]
+fn what_died_while_nobody_looked_is_bound_and_started_anew() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let pid = pids(&keeper)[0];
+    drop(keeper);
+    kill(pid);
+    let keeper = fixture.keeper();
+    eventually("the port is free", || fixture_restores(&keeper, &publication).then_some(()));
+    let next = another(&keeper, &[pid]);
+    assert!(runs(next) && listens(&publication));
+}
+
+/// A copy of the socket may live in a child of another test for a moment: then the keeper itself tries again.
+fn fixture_restores(keeper: &Keeper, publication: &Publication) -> bool {
+    if keeper.0.state().missing.is_empty() && keeper.proxies().is_empty() {
+        keeper.restore(vec![publication.clone()]);
+    }
+    !keeper.proxies().is_empty()
+}
+
+#[test]
+fn leftovers_that_nobody_wants_are_ended_and_strangers_are_not() {
+    let (fixture, stranger) = (Fixture::new(MANY, SERVE), Fixture::new(MANY, SERVE));
+    let (keeper, others) = (fixture.keeper(), stranger.keeper());
+    let (publication, _theirs) = (one(&keeper), one(&others));
+    let (pid, other) = (pids(&keeper)[0], pids(&others)[0]);
+    drop(keeper);
+    let keeper = fixture.keeper();
+    // The same port leads elsewhere now.
+    let moved = Publication { target: "172.17.0.9".parse().unwrap(), ..publication };
+    keeper.restore(vec![moved.clone()]);
+    assert!(!runs(pid));
+    let next = another(&keeper, &[pid]);
+    assert!(runs(other) && runs(next));
+    assert!(fixture.calls().last().unwrap().contains("-container-ip 172.17.0.9"));
+    keeper.release(&[moved]);
+    let keeper = fixture.keeper();
+    keeper.restore(Vec::new());
+    assert!(!runs(next) && runs(other));
+}
+
+#[test]
+fn a_port_is_never_free_when_proxies_are_switched_off_and_on() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let pid = pids(&keeper)[0];
+    let socket = socket_of(pid);
+    drop(keeper);
+    let keeper = fixture.without_proxy();
+    assert!(keeper.restore(vec![publication.clone()]).is_empty());
+    assert!(!runs(pid));
+    assert_eq!(keeper.proxies(), [(publication.clone(), None)]);
+    assert!(!listens(&publication) && !is_free(&publication), "held, and deaf");
+    let held = keeper.0.state().parts.values().next().map(|part| {
+        let raw = std::os::fd::AsRawFd::as_raw_fd(&part.proxy.reservation.sockets().next().unwrap());
+        fs::read_link(format!("/proc/self/fd/{raw}")).unwrap()
+    });
+    assert_eq!(held, Some(socket));
+    drop(keeper);
+    let keeper = fixture.keeper();
+    eventually("it is bound anew", || fixture_restores(&keeper, &publication).then_some(()));
+    another(&keeper, &[pid]);
+    assert!(listens(&publication));
+}
+
+#[test]
+fn what_cannot_be_had_is_tried_again_until_it_can() {
+    for proxy in [true, false] {
+        let fixture = Fixture::new(MANY, SERVE);
+        let first = fixture.without_proxy();
+        let publication = one(&first);
+        first.release(std::slice::from_ref(&publication));
+        let holder = eventually("the port", || TcpListener::bind(place(&publication)).ok());
+        let keeper = if proxy { fixture.keeper() } else { fixture.without_proxy() };
+        let failed = keeper.restore(vec![publication.clone()]);
+        assert_eq!(failed.len(), 1);
+        assert!(failed[0].1.contains("address already in use"), "{}", failed[0].1);
+        assert!(keeper.proxies().is_empty());
+        drop(holder);
+        eventually("it is had", || (!keeper.proxies().is_empty()).then_some(()));
+        assert_eq!(keeper.proxies()[0].0, publication);
+        keeper.release(&[publication]);
+        assert!(keeper.proxies().is_empty());
+    }
+}
+
+#[test]
+fn what_is_released_is_not_tried_any_more() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let holder = TcpListener::bind((own_address(), 0)).unwrap();
+    let at = holder.local_addr().unwrap();
+    let publication = Publication {
+        spec: format!("{at}:80").parse().unwrap(),
+        proto: crate::publish::Proto::Tcp,
+        container: crate::publish::PortRange::single(80),
+        host: Some(crate::publish::PortRange::single(at.port())),
+        addresses: vec![at.ip()],
+        target: "172.17.0.2".parse().unwrap(),
+    };
+    let keeper = fixture.keeper();
+    assert_eq!(keeper.restore(vec![publication.clone()]).len(), 1);
+    keeper.release(std::slice::from_ref(&publication));
+    assert!(keeper.0.state().missing.is_empty());
+    let free = keeper.0.numbers().claim(
+        &publication.addresses,
+        publication.proto,
+        crate::publish::PortRange::single(at.port()),
+    );
+    assert!(free.is_ok());
+}
+
+#[test]
+fn a_withdrawn_port_is_deaf_but_taken_and_a_released_one_is_free() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let pid = pids(&keeper)[0];
+    assert!(listens(&publication));
+    keeper.withdraw(std::slice::from_ref(&publication));
+    assert!(!runs(pid) && !listens(&publication) && !is_free(&publication));
+    keeper.release(std::slice::from_ref(&publication));
+    eventually("the port is free", || is_free(&publication).then_some(()));
+    // Once is enough: somebody else may have the numbers by now.
+    let text = format!("{}:80", place(&publication));
+    let again = eventually("the number is free", || {
+        let spec: PublishSpec = text.parse().unwrap();
+        keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()
+    });
+    keeper.release(&[publication]);
+    assert!(keeper.reserve(&plan(&[text.parse().unwrap()], &HostDefaults::default()).unwrap()).is_err());
+    keeper.cancel(again);
+}
+
+#[test]
+fn a_stubborn_proxy_is_killed() {
+    let fixture = Fixture::new(MANY, "trap '' INT TERM; printf '0\\n' >&3; exec 3>&-; exec sleep 1000");
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let pid = pids(&keeper)[0];
+    keeper.release(&[publication]);
+    assert!(!runs(pid));
+}
+
+#[test]
+fn a_failure_to_serve_leaves_nothing() {
+    let fixture = Fixture::new(
+        MANY,
+        &format!("case \"$*\" in *'-proto udp'*) printf '1\\nno udp here' >&3; exit 1;; esac\n{SERVE}"),
+    );
+    let keeper = fixture.keeper();
+    let ip = own_address();
+    let mappings = reserved(&keeper, &[format!("{ip}::80"), format!("{ip}::53/udp")]);
+    let published: Vec<_> = mappings.iter().map(|(_, one)| one.clone()).collect();
+    let error = keeper.serve(mappings).unwrap_err().to_string();
+    assert!(error.ends_with("error starting userland proxy: no udp here"), "{error}");
+    assert!(keeper.proxies().is_empty());
+    let tcp = published.iter().find(|one| one.proto == crate::publish::Proto::Tcp).unwrap();
+    eventually("the port is free", || is_free(tcp).then_some(()));
+    let mut numbers = keeper.0.numbers();
+    assert!(numbers.claim(&tcp.addresses, tcp.proto, tcp.host.unwrap()).is_ok());
+}
+
+#[test]
+fn a_program_gets_as_many_sockets_as_it_takes() {
+    let one_socket = Fixture::new(ONE, SERVE);
+    let keeper = one_socket.keeper();
+    let publication = served(&keeper, &[format!("{}:0-1:80-81", own_address())]);
+    let pieces = keeper.proxies().len();
+    assert_eq!(pieces, 2, "one process for each port");
+    let calls = one_socket.calls();
+    assert!(calls.iter().all(|call| call.ends_with("-use-listen-fd")), "{calls:?}");
+    // A program that takes less than the one before.
+    let old = pids(&keeper);
+    drop(keeper);
+    let keeper = one_socket.keeper();
+    assert!(keeper.restore(publication.clone()).is_empty());
+    let mut now = pids(&keeper);
+    let mut before = old;
+    now.sort_unstable();
+    before.sort_unstable();
+    assert_eq!(now, before, "parts are taken over too");
+
+    let none = Fixture::new(NOTHING, SERVE);
+    let keeper = none.keeper();
+    let publication = one(&keeper);
+    assert!(none.calls()[0].ends_with("-container-port 80"), "{:?}", none.calls());
+    eventually("our socket is closed", || is_free(&publication).then_some(()));
+}
+
+#[test]
+fn a_range_is_divided_when_the_program_in_its_place_takes_less() {
+    let mut fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let ip = own_address();
+    let first = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+    let _published = eventually("two ports in a row", || {
+        let spec: PublishSpec = format!("{ip}:{first}-{}:80-81", first.checked_add(1)?).parse().unwrap();
+        let mut bound = keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()?;
+        let reservation = bound.remove(0);
+        let publication = Publication {
+            spec,
+            proto: reservation.proto(),
+            container: reservation.container(),
+            host: Some(reservation.host()),
+            addresses: reservation.addresses().to_vec(),
+            target: "172.17.0.2".parse().unwrap(),
+        };
+        keeper.serve(vec![(reservation, publication.clone())]).unwrap();
+        Some(publication)
+    });
+    let whole = pids(&keeper);
+    assert_eq!(whole.len(), 1);
+    fixture.help = ONE;
+    fixture.program(SERVE);
+    kill(whole[0]);
+    eventually("two processes serve", || {
+        let now = pids(&keeper);
+        (now.len() == 2 && now.iter().all(|pid| serves(*pid))).then_some(())
+    });
+}
