@@ -11,9 +11,9 @@
 //! its full tuple and number. A deletion without a tuple would empty the whole table: none is ever sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use netlink_packet_core::{DefaultNla, Nla};
+use netlink_packet_core::{DefaultNla, Emitable, Nla};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
 };
@@ -32,6 +32,10 @@ use crate::publish::{PortRange, Proto};
 const OBJECT: &str = "tracked connections";
 /// Deletions that are sent at once. Their answers must fit into the socket's buffer, some 200 kB in the kernel's counting.
 const BATCH: usize = 64;
+/// Asks for flows: `IPCTNL_MSG_CT_GET`.
+const GET: u8 = 1;
+/// The tuple of a flow's first packet: `CTA_TUPLE_ORIG`.
+const ORIGINAL: u16 = 1;
 /// What says of a flow's tuple which parts of it a listing is filtered by: `CTA_FILTER` in `nfnetlink_conntrack.h`.
 const FILTER: u16 = 25;
 /// The filter's part about the tuple of the first packet: `CTA_FILTER_ORIG_FLAGS`.
@@ -149,26 +153,29 @@ impl<'a> Question<'a> {
     }
 
     fn message(&self, filtered: bool) -> NetfilterMessage {
-        let mut attributes = Vec::new();
-        if filtered {
-            let mut by = BY_PROTOCOL;
-            let mut proto = vec![ProtoTuple::Protocol(number(self.proto))];
-            let mut tuple = Vec::new();
-            if let Some(port) = self.port {
-                by |= BY_PORT;
-                proto.push(ProtoTuple::DestinationPort(port));
-            }
-            if let Some(address) = self.address {
-                by |= BY_ADDRESS;
-                tuple.push(Tuple::Ip(vec![IPTuple::DestinationAddress(address)]));
-            }
-            tuple.push(Tuple::Proto(proto));
-            attributes.push(ConntrackAttribute::CtaTupleOrig(tuple));
-            let length = 8u16.to_ne_bytes();
-            let flags = [&length[..], &FILTER_ORIGINAL.to_ne_bytes(), &by.to_ne_bytes()].concat();
-            attributes.push(ConntrackAttribute::Other(DefaultNla::new(FILTER | NESTED, flags)));
+        if !filtered {
+            return message(self.family, ConntrackMessage::Get(Vec::new()));
         }
-        message(self.family, ConntrackMessage::Get(attributes))
+        let mut by = BY_PROTOCOL;
+        let mut proto = vec![ProtoTuple::Protocol(number(self.proto))];
+        let mut tuple = Vec::new();
+        if let Some(port) = self.port {
+            by |= BY_PORT;
+            proto.push(ProtoTuple::DestinationPort(port));
+        }
+        if let Some(address @ IpAddr::V4(_)) = self.address {
+            // Not IPv6's: there kernels to this day (6.18) pass over exactly the address that is asked for.
+            by |= BY_ADDRESS;
+            tuple.push(Tuple::Ip(vec![IPTuple::DestinationAddress(address)]));
+        }
+        tuple.push(Tuple::Proto(proto));
+        // As plain attributes: those of conntrack's own kind know no filter, and would drop its flag that says it is nested.
+        let by = DefaultNla::new(FILTER_ORIGINAL, by.to_ne_bytes().to_vec());
+        let attributes = vec![
+            DefaultNla::new(ORIGINAL | NESTED, bytes(&tuple[..])),
+            DefaultNla::new(FILTER | NESTED, bytes(&[by][..])),
+        ];
+        message(self.family, ConntrackMessage::Other { message_type: GET, attributes })
     }
 }
 
@@ -252,6 +259,12 @@ fn common<T: PartialEq>(flows: &[&Flow], part: impl Fn(&Flow) -> Option<T>) -> O
     flows.iter().all(|flow| part(flow).as_ref() == Some(&first)).then_some(first)
 }
 
+fn bytes(attribute: impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; attribute.buffer_len()];
+    attribute.emit(&mut bytes);
+    bytes
+}
+
 fn message(family: NetfilterProtoFamily, inner: ConntrackMessage) -> NetfilterMessage {
     NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), inner)
 }
@@ -275,8 +288,8 @@ const fn number(proto: Proto) -> Protocol {
 /// The addresses of the host's interfaces, in the calling thread's namespace.
 fn local_addresses() -> Result<BTreeSet<IpAddr>, Errno> {
     let address = |storage: nix::sys::socket::SockaddrStorage| {
-        let v4 = storage.as_sockaddr_in().map(|socket| IpAddr::V4(Ipv4Addr::from(socket.ip())));
-        v4.or_else(|| storage.as_sockaddr_in6().map(|socket| IpAddr::V6(Ipv6Addr::from(socket.ip()))))
+        let v4 = storage.as_sockaddr_in().map(|socket| IpAddr::V4(socket.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|socket| IpAddr::V6(socket.ip())))
     };
     Ok(getifaddrs()?.filter_map(|interface| interface.address.and_then(address)).collect())
 }
@@ -321,6 +334,19 @@ mod tests {
                 (10, Proto::Udp, Some(53), None, 1)
             ]
         );
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_question_is_filtered_as_the_kernel_wants_it() {
+        let flows = [flow(Proto::Udp, "127.0.0.1", 53, 53)];
+        let message = questions(&flows)[0].message(true);
+        let mut written = vec![0; netlink_packet_core::NetlinkSerializable::buffer_len(&message)];
+        netlink_packet_core::NetlinkSerializable::serialize(&message, &mut written);
+        let ip = [&[12, 0, 1, 0x80][..], &[8, 0, 2, 0, 127, 0, 0, 1]].concat();
+        let proto = [&[20, 0, 2, 0x80][..], &[5, 0, 1, 0, 17, 0, 0, 0], &[6, 0, 3, 0, 0, 53, 0, 0]].concat();
+        let filter = [&[12, 0, 25, 0x80][..], &[8, 0, 1, 0], &[0b10_1010, 0, 0, 0]].concat();
+        assert_eq!(written, [&[2, 0, 0, 0, 36, 0, 1, 0x80][..], &ip, &proto, &filter].concat());
     }
 
     #[test]

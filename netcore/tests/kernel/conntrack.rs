@@ -50,9 +50,10 @@ fn a_flow_is_told_by_the_hosts_port_and_not_by_the_sandboxs() {
         assert_eq!(forget(&lab, &[flow(ANY[family], 80, 80)]), 0);
         assert_eq!(forget(&lab, &[Flow { proto: Proto::Tcp, ..flow(ANY[family], 5000, 5000) }]), 0);
         assert_eq!(forget(&lab, &[flow(ANY[1 - family], 5000, 5000)]), 0);
-        let elsewhere = Flow { target: Some(HOST[family].parse().unwrap()), ..flow(ANY[family], 5000, 5000) };
+        let elsewhere =
+            Flow { target: Some(HOST[family].parse().expect("an address")), ..flow(ANY[family], 5000, 5000) };
         assert_eq!(forget(&lab, &[elsewhere]), 0);
-        let there = Flow { target: Some(TARGETS[family].parse().unwrap()), ..elsewhere };
+        let there = Flow { target: Some(TARGETS[family].parse().expect("an address")), ..elsewhere };
         assert_eq!(forget(&lab, &[there, flow(ANY[family], 7000, 7000)]), 1);
         let left = flows(&lab.host);
         assert!(
@@ -114,15 +115,15 @@ fn bracketed(address: &str) -> String {
 
 /// As /proc spells it: IPv6 in full.
 fn spelled(address: &str) -> String {
-    match address.parse().unwrap() {
+    match address.parse().expect("an address") {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => address.segments().map(|part| format!("{part:04x}")).join(":"),
     }
 }
 
 fn flow(host_ip: &str, first: u16, last: u16) -> Flow {
-    let host = PortRange::new(first, last).unwrap();
-    Flow { proto: Proto::Udp, host_ip: host_ip.parse().unwrap(), host, target: None }
+    let host = PortRange::new(first, last).expect("a range");
+    Flow { proto: Proto::Udp, host_ip: host_ip.parse().expect("an address"), host, target: None }
 }
 
 fn forget(lab: &Lab, flows: &[Flow]) -> usize {
@@ -131,14 +132,15 @@ fn forget(lab: &Lab, flows: &[Flow]) -> usize {
 
 /// The UDP flows it tracks.
 fn flows(host: &Host) -> String {
-    let all = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack")).unwrap();
+    let all = host.enter(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack"));
+    let all = all.expect("this kernel lists them");
     all.lines().filter(|line| line.contains(" udp ")).map(|line| line.to_owned() + "\n").collect()
 }
 
 fn bind(host: &Host, address: &str, port: u16) -> UdpSocket {
-    let address: IpAddr = address.parse().unwrap();
+    let address: IpAddr = address.parse().expect("an address");
     let socket = host.enter(|| UdpSocket::bind(SocketAddr::new(address, port))).expect("a free port");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket has a time-out");
     socket
 }
 
