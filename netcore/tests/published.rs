@@ -241,8 +241,8 @@ fn loopback_addresses_are_nobody_elses(backend: Backend) {
     for host in [HostFacts::default(), WITHOUT_PROXY()] {
         lab.apply(&mut firewall(backend), &facts(a(), Arc::clone(&ports), host));
         for neighbour in [&lab.out, &lab.a2] {
-            assert_eq!(neighbour.ask("127.0.0.2:5000", &lab.a1, "172.20.0.2:5000"), "", "{host:?}");
-            assert_eq!(neighbour.ask("127.0.0.2:5000", &lab.host, "127.0.0.2:5000"), "", "{host:?}");
+            assert!(!neighbour.hits("127.0.0.2:5000", &lab.a1, "172.20.0.2:5000"), "{host:?}");
+            assert!(!neighbour.hits("127.0.0.2:5000", &lab.host, "127.0.0.2:5000"), "{host:?}");
         }
     }
     assert_eq!(lab.host.ask("127.0.0.2:5000", &lab.a1, "172.20.0.2:5000"), "172.20.0.1");
@@ -258,13 +258,20 @@ fn with_icc_off_only_published_ports_are_reached(backend: Backend) {
     let mut apart = a();
     apart.icc = false;
     let mut ports = EndpointPorts::clone(&of_a1(&["8080>80/tcp", "8080>80/udp"]));
-    // Translated, but not open: as if somebody else had done it.
+    // Of one family: in the other there is no way.
     ports.mappings.retain(|mapping| mapping.host_ip.is_ipv4());
     lab.apply(&mut firewall(backend), &facts(apart, Arc::new(ports), WITHOUT_PROXY()));
     assert_eq!(lab.a2.dial("192.0.2.1:8080", &lab.a1, "172.20.0.2:80"), "172.20.0.1");
     assert_eq!(lab.a2.ask("192.0.2.1:8080", &lab.a1, "172.20.0.2:80"), "172.20.0.1");
     assert_eq!(lab.a2.dial("172.20.0.2:80", &lab.a1, "172.20.0.2:80"), "", "not directly");
-    assert_eq!(lab.a2.dial("192.0.2.1:8080", &lab.host, "192.0.2.1:8080"), "", "not the host's");
+    assert!(!lab.a2.hits("172.20.0.2:80", &lab.a1, "172.20.0.2:80"), "not directly");
+    assert_eq!(lab.a2.dial("[fd00:ff::1]:8080", &lab.a1, "[fd00:20::2]:80"), "");
+    // Somebody else's translation opens nothing that isn't published.
+    lab.host.run(
+        "nft -f -",
+        "table ip theirs { chain c { type nat hook prerouting priority -90; udp dport 7 dnat to 172.20.0.2; }; }",
+    );
+    assert!(!lab.a2.hits("192.0.2.1:7", &lab.a1, "172.20.0.2:7"));
     assert_eq!(lab.out.dial("192.0.2.1:8080", &lab.a1, "172.20.0.2:80"), "192.0.2.2");
 }
 
@@ -273,10 +280,12 @@ fn an_internal_network_reaches_no_published_port(backend: Backend) {
     let mut internal = b();
     internal.internal = true;
     for host in [HostFacts::default(), WITHOUT_PROXY()] {
-        let facts = Facts::new([a(), internal.clone()], [(id(1), of_a1(&["8080>80"]))], host);
+        let facts =
+            Facts::new([a(), internal.clone()], [(id(1), of_a1(&["8080>80/tcp", "8080>80/udp"]))], host);
         lab.apply(&mut firewall(backend), &facts.expect("networks that fit together"));
         for at in ["172.21.0.1:8080", "192.0.2.1:8080", "172.20.0.1:8080"] {
             assert_eq!(lab.b1.dial(at, &lab.a1, "172.20.0.2:80"), "", "{at} {host:?}");
+            assert!(!lab.b1.hits(at, &lab.a1, "172.20.0.2:80"), "{at} {host:?}");
         }
         assert_eq!(lab.b1.dial("[fd00:21::1]:8080", &lab.a1, "[fd00:20::2]:80"), "", "{host:?}");
     }
