@@ -84,6 +84,10 @@ enum Command {
     Publish(cli::sandbox_publish::Args),
     /// Take back ports that were published, by the same words. Prints where they were
     Unpublish(cli::sandbox_publish::Args),
+    /// Say why a published port answers, or why it doesn't
+    ///
+    /// Follows a packet's way from the host's port to what listens in the sandbox. Exits with 0 if it answers, with 1 if not.
+    Explain(cli::explain::Args),
     /// Run the daemon, which keeps networks and sandboxes
     Daemon(Box<cli::daemon::Args>),
     #[command(hide = true)]
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
                 Command::Port(args) => cli::port::run(host, args),
                 Command::Publish(args) => cli::sandbox_publish::publish(host, args),
                 Command::Unpublish(args) => cli::sandbox_publish::unpublish(host, args),
+                Command::Explain(args) => cli::explain::run(host, args),
                 Command::Daemon(args) => cli::daemon::run(args, hosts),
                 Command::Supervise(args) => supervise::run(host, args),
             };

@@ -142,13 +142,16 @@ impl Inner {
     ) -> Result<Endpoint> {
         let mut claim = self.addresses.claim();
         let endpoint = self.new_endpoint(sandbox, &network, settings, &known.attached, &mut claim)?;
-        let leases = leases(&[Attachment { network: network.clone(), endpoint: endpoint.clone() }], claim.taken());
+        let leases =
+            leases(&[Attachment { network: network.clone(), endpoint: endpoint.clone() }], claim.taken());
         let mut attached = known.attached.clone();
         attached.push(Attachment { network, endpoint });
         let mut attached = in_order(attached);
         let repointed = self.repoint(sandbox, &known.attached, &mut attached)?;
-        let (mut others, added): (Vec<_>, Vec<_>) =
-            attached.iter().cloned().partition(|a| known.attached.iter().any(|b| a.endpoint.id == b.endpoint.id));
+        let (mut others, added): (Vec<_>, Vec<_>) = attached
+            .iter()
+            .cloned()
+            .partition(|a| known.attached.iter().any(|b| a.endpoint.id == b.endpoint.id));
         let Some(new) = added.into_iter().next() else { unreachable!("it was added above") };
         let (facts, endpoint) = (sandbox.clone(), new.endpoint.clone());
         let of_others: Vec<Endpoint> = others.drain(..).map(|a| a.endpoint).collect();

@@ -8,7 +8,10 @@ use crate::driver::DriverError;
 use crate::firewall::{FactsError, ToolError};
 use crate::ipam::{BadConfig, IpamError};
 use crate::kernel::KernelError;
-use crate::model::{BadSysctl, EndpointId, ModeError, NameError, NetworkMode, ResolveError, SandboxId, SandboxName, TargetError};
+use crate::model::{
+    BadSysctl, EndpointId, ModeError, NameError, NetworkMode, ResolveError, SandboxId, SandboxName,
+    TargetError,
+};
 use crate::publish::{BindingError, ProxyError, PublishSpec, ReserveError, UnknownProto};
 use crate::store::StoreError;
 

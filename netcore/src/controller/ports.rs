@@ -13,9 +13,7 @@ use super::{Controller, Inner, Result, SandboxView};
 use crate::driver::bridge;
 use crate::firewall::EndpointPorts;
 use crate::kernel::{Flow, forget_flows};
-use crate::model::{
-    BridgeOptions, EndpointId, Family, GatewayMode, Publication, Sandbox, SandboxState,
-};
+use crate::model::{BridgeOptions, EndpointId, Family, GatewayMode, Publication, Sandbox, SandboxState};
 use crate::publish::{
     Destination, HostPorts, Keeper, Proto, PublishSpec, Reservation, host_listens_on_ipv6, plan_for,
     publications, wanted,
@@ -77,7 +75,8 @@ impl Controller {
             let given = sandbox.config.ports.publish.len();
             let mut gone: Vec<PublishSpec> = vec![*spec];
             for Attachment { endpoint, .. } in &mut attached {
-                let meant = |publication: &Publication| publication.spec == *spec || is_meant(spec, publication);
+                let meant =
+                    |publication: &Publication| publication.spec == *spec || is_meant(spec, publication);
                 gone.extend(endpoint.publications.iter().filter(|p| meant(p)).map(|p| p.spec));
                 endpoint.publications.retain(|publication| !gone.contains(&publication.spec));
             }
@@ -130,7 +129,8 @@ impl Inner {
 
     /// All that is to be published of a sandbox that starts.
     pub(super) fn reserve_all(&self, sandbox: &Sandbox, attached: &mut [Attachment]) -> Result<Reserved<'_>> {
-        let specs = wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, attached, error.into()))?;
+        let specs =
+            wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, attached, error.into()))?;
         self.reserve_ports(sandbox, &specs, attached)
     }
 
@@ -184,7 +184,8 @@ impl Inner {
     ) -> Result<()> {
         let failed = |error: ControllerError| of_endpoint(sandbox, new, error);
         self.rules().set_ports(changes(old, new)).map_err(failed)?;
-        let fresh: Vec<Publication> = reserved.ports.iter().map(|(_, publication)| publication.clone()).collect();
+        let fresh: Vec<Publication> =
+            reserved.ports.iter().map(|(_, publication)| publication.clone()).collect();
         // Flows that began while nothing was published would go on past the rules.
         flush(&fresh, |proto| proto == Proto::Udp);
         if let Err(error) = self.keeper.serve(std::mem::take(&mut reserved.ports)) {
@@ -218,7 +219,12 @@ impl Inner {
     /// Leads published ports to the networks that have the default routes now. Ports stay what they are; what leads nowhere
     /// any more is given up, and specs that led nowhere until now get their ports. Adds what will stand to `new`, and gives
     /// it with what moves.
-    pub(super) fn repoint(&self, sandbox: &Sandbox, old: &[Attachment], new: &mut [Attachment]) -> Result<Repointed<'_>> {
+    pub(super) fn repoint(
+        &self,
+        sandbox: &Sandbox,
+        old: &[Attachment],
+        new: &mut [Attachment],
+    ) -> Result<Repointed<'_>> {
         let to = self.destination(new);
         new.iter_mut().for_each(|attachment| attachment.endpoint.publications.clear());
         let mut moves = Vec::new();
@@ -230,7 +236,8 @@ impl Inner {
                 moves.push((was, now));
             }
         }
-        let kept: Vec<PublishSpec> = missing(old, &[]).iter().filter(|p| p.host.is_some()).map(|p| p.spec).collect();
+        let kept: Vec<PublishSpec> =
+            missing(old, &[]).iter().filter(|p| p.host.is_some()).map(|p| p.spec).collect();
         let specs = wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
         let (kept, fresh): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| kept.contains(spec));
         standing.extend(routed(&kept, &to, new));
@@ -265,8 +272,9 @@ fn routed(specs: &[PublishSpec], to: &Destination, attached: &[Attachment]) -> V
 
 /// Networks of routed mode that have no default route: their ports are reached directly too.
 fn other_routed(attached: &[Attachment]) -> Vec<Destination> {
-    let is_gateway =
-        |a: &Attachment, family| gateway_of(attached, family).is_some_and(|other| other.endpoint.id == a.endpoint.id);
+    let is_gateway = |a: &Attachment, family| {
+        gateway_of(attached, family).is_some_and(|other| other.endpoint.id == a.endpoint.id)
+    };
     let of = |a: &Attachment| {
         let options = bridge::options(&a.network);
         let is_routed4 = options.gateway_mode4 == GatewayMode::Routed && !is_gateway(a, Family::V4);
@@ -282,7 +290,12 @@ fn other_routed(attached: &[Attachment]) -> Vec<Destination> {
             proxy: false,
         }
     };
-    attached.iter().filter(|a| !a.network.internal).map(of).filter(|to| to.v4.is_some() || to.v6.is_some()).collect()
+    attached
+        .iter()
+        .filter(|a| !a.network.internal)
+        .map(of)
+        .filter(|to| to.v4.is_some() || to.v6.is_some())
+        .collect()
 }
 
 /// Adds publications to the endpoints that they lead to.

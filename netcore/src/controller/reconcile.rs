@@ -17,7 +17,8 @@ use super::{Controller, Inner, Result, host, now};
 use crate::driver;
 use crate::kernel::KernelError;
 use crate::model::{
-    EndpointId, Exited, Lease, Mac, Network, ProcessId, Publication, Running, Sandbox, SandboxId, SandboxState,
+    EndpointId, Exited, Lease, Mac, Network, ProcessId, Publication, Running, Sandbox, SandboxId,
+    SandboxState,
 };
 use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
 use crate::publish::Proto;

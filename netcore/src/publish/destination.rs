@@ -164,7 +164,8 @@ impl Destination {
         let mut now: Vec<Publication> = Vec::new();
         for address in &publication.addresses {
             // Where a spec's address leads isn't asked again: it was warned of when it was published.
-            let Some(target) = self.target(*address).filter(|target| self.is_by_host(*address, *target)) else {
+            let Some(target) = self.target(*address).filter(|target| self.is_by_host(*address, *target))
+            else {
                 continue;
             };
             match now.iter_mut().find(|other| other.target == target) {
@@ -178,7 +179,9 @@ impl Destination {
     /// Whether a port of the host is what leads there.
     const fn is_by_host(&self, host: IpAddr, target: IpAddr) -> bool {
         match if target.is_ipv4() { self.mode4 } else { self.mode6 } {
-            GatewayMode::Nat | GatewayMode::NatUnprotected => self.proxy || host.is_ipv4() == target.is_ipv4(),
+            GatewayMode::Nat | GatewayMode::NatUnprotected => {
+                self.proxy || host.is_ipv4() == target.is_ipv4()
+            }
             GatewayMode::Routed | GatewayMode::Isolated => false,
         }
     }

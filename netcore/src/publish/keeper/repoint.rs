@@ -26,7 +26,9 @@ impl Keeper {
             end_all(ending);
             let reservations = shared.state().take(&mapping);
             let place = |address| now.iter().position(|one| one.addresses.contains(&address));
-            for (place, mut part) in reservations.into_iter().flat_map(|whole| whole.split_by(|ip, _| place(ip))) {
+            for (place, mut part) in
+                reservations.into_iter().flat_map(|whole| whole.split_by(|ip, _| place(ip)))
+            {
                 match place {
                     // One that a proxy bound itself has no socket of ours.
                     Some(place) if part.open().is_ok() => mappings.push((part, now[place].clone())),
@@ -35,7 +37,8 @@ impl Keeper {
                 }
             }
         }
-        let publications: Vec<Publication> = mappings.iter().map(|(_, publication)| publication.clone()).collect();
+        let publications: Vec<Publication> =
+            mappings.iter().map(|(_, publication)| publication.clone()).collect();
         if let Err(error) = self.serve(mappings) {
             tracing::warn!(%error, "a port that leads elsewhere now isn't served yet");
             publications.into_iter().for_each(|publication| shared.state().want(publication));
