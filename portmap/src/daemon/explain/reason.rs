@@ -117,15 +117,21 @@ fn walk(host: &Host, sandbox: &Sandbox, published: &Published, asked: Option<Hos
     let places: Vec<String> = publication.addresses.iter().map(|address| socket(*address, ports)).collect();
     let mut walk = Walk::new(format!("{what} at {}", places.join(" and ")));
     held(&mut walk, host, published, ports, asked);
-    let by_proxy_only =
-        publication.addresses.iter().all(|address| is_for_the_proxy(host, *address, publication));
-    if by_proxy_only {
-        if publication.addresses.iter().any(|address| address.is_ipv6() != publication.target.is_ipv6()) {
+    let meant = match asked.and_then(|asked| asked.address) {
+        Some(address) => vec![address],
+        None => publication.addresses.clone(),
+    };
+    let is_proxys =
+        |address: &IpAddr| is_for_the_proxy(host.has_rules, host.has_proxies, *address, publication.target);
+    if meant.iter().all(is_proxys) {
+        if meant.iter().any(|address| address.is_ipv6() != publication.target.is_ipv6()) {
             walk.note(
-                "IPv6 is carried to IPv4 by the proxy: the sandbox sees the host's address, not the client's",
+                "the proxy carries it to the sandbox's other family: the sandbox sees the host's address, not the client's",
             );
         } else if !host.has_rules {
-            walk.note("no rules are made (--iptables=false): the proxy carries everything, the sandbox sees the host's address");
+            walk.note(
+                "no rules are made: the proxy carries everything, the sandbox sees the host's address, not the client's",
+            );
         }
         obstacles(&mut walk, published);
         route(&mut walk, sandbox, published);
@@ -136,11 +142,10 @@ fn walk(host: &Host, sandbox: &Sandbox, published: &Published, asked: Option<Hos
     walk
 }
 
-/// Whether no rule leads there from this address.
-fn is_for_the_proxy(host: &Host, address: IpAddr, publication: &Publication) -> bool {
-    !host.has_rules
-        || address.is_ipv6() != publication.target.is_ipv6()
-        || host.has_proxies && address.is_loopback()
+/// Whether it is a proxy that leads to the target from this address of the host, and no rule.
+pub(super) fn is_for_the_proxy(has_rules: bool, has_proxies: bool, address: IpAddr, target: IpAddr) -> bool {
+    let is_loopback = address.is_loopback() && (has_proxies || address.is_ipv6());
+    !has_rules || address.is_ipv6() != target.is_ipv6() || is_loopback
 }
 
 /// The sandbox's port that a port of the host's leads to.

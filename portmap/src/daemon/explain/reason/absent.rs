@@ -20,10 +20,12 @@ pub(super) fn port(facts: &Facts, asked: HostPort) -> Report {
         listener.proto == proto && listener.at.port() == port && address.is_none_or(hears)
     });
     let Some(holder) = holder else {
-        walk.no(
-            "no sandbox publishes it, and nothing on the host listens there",
-            format!("Publish it: portmap publish SANDBOX -p {port}:PORT/{proto}"),
-        );
+        let what = if walk.steps.is_empty() {
+            "no sandbox publishes it, and nothing on the host listens there"
+        } else {
+            "nothing on the host listens there"
+        };
+        walk.no(what, format!("Publish it: portmap publish SANDBOX -p {port}:PORT/{proto}"));
         return report(vec![walk]);
     };
     walk.yes(format!("{} listens on {} on the host", by(holder), holder.at));
