@@ -34,7 +34,8 @@ fn create(controller: &Controller, name: &str, mode: &str, ports: &[String]) {
 /// `host -> target` of all that stands, in the order of the endpoints.
 fn standing(view: &SandboxView) -> Vec<String> {
     let all = view.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
-    let host = |ports: Option<crate::publish::PortRange>| ports.map_or_else(|| "-".to_owned(), |p| p.to_string());
+    let host =
+        |ports: Option<crate::publish::PortRange>| ports.map_or_else(|| "-".to_owned(), |p| p.to_string());
     all.map(|p| format!("{} -> {}:{}/{}", host(p.host), p.target, p.container, p.proto)).collect()
 }
 
