@@ -2,6 +2,7 @@
 //! tools that are none. `UPDATE_GOLDEN=1` rewrites the files.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use proptest::prelude::*;
 use super::iptables::{self, Present};
 use super::tools::run;
 use super::*;
-use crate::model::IfName;
+use crate::model::{EndpointId, IfName, Publication};
+use crate::publish::{PortRange, Proto};
 
 fn network(name: &str, v4: &str) -> BridgeNetwork {
     let mut network = BridgeNetwork::new(name.parse().unwrap());
@@ -30,7 +32,7 @@ fn foreign(foreign_v4: Foreign, foreign_v6: Foreign) -> HostFacts {
 }
 
 fn two() -> Facts {
-    let mut internal = network("br-b", "192.0.2.0/24");
+    let mut internal = network_of_two();
     internal.internal = true;
     internal.icc = false;
     internal.ipv6.push("fd00:2::/64".parse().unwrap());
@@ -73,6 +75,190 @@ fn rules_are_as_reviewed() {
         check(&format!("{name}.v4"), &fresh(&facts, Family::V4));
         check(&format!("{name}.v6"), &fresh(&facts, Family::V6));
     }
+}
+
+fn id(number: u8) -> EndpointId {
+    EndpointId::from_random([number; 32])
+}
+
+fn range(first: u16, last: u16) -> PortRange {
+    PortRange::new(first, last).unwrap()
+}
+
+/// As `8000-8009>80-89/udp`, on this address of the host.
+fn mapping(host_ip: &str, ports: &str, target: &str) -> Mapping {
+    let (ports, proto) = ports.split_once('/').unwrap_or((ports, "tcp"));
+    let (host, container) = ports.split_once('>').unwrap_or((ports, ports));
+    let parse = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        range(first.parse().unwrap(), last.parse().unwrap())
+    };
+    let (host_ip, target) = (host_ip.parse().unwrap(), target.parse().unwrap());
+    Mapping { proto: proto.parse().unwrap(), host_ip, host: parse(host), target, container: parse(container) }
+}
+
+fn ports(bridge: &str, mappings: &[Mapping]) -> Arc<EndpointPorts> {
+    let bridge = bridge.parse().unwrap();
+    Arc::new(EndpointPorts { bridge, mappings: mappings.to_vec(), open: Vec::new() })
+}
+
+/// A network and in it an endpoint with every kind of port; another one that is internal, so that its port counts for
+/// nothing.
+fn published(host: HostFacts) -> Facts {
+    const FOUR: &str = "172.17.0.2";
+    const SIX: &str = "fd00:1::2";
+    let mut network = one();
+    network.ipv6.push("fd00:1::/64".parse().unwrap());
+    let mut internal = network_of_two();
+    internal.internal = true;
+    let mut all = EndpointPorts::clone(&ports(
+        "br-a",
+        &[
+            mapping("0.0.0.0", "8080>80", FOUR),
+            mapping("::", "8080>80", SIX),
+            mapping("198.51.100.7", "53/udp", FOUR),
+            mapping("2001:db8::7", "53/udp", SIX),
+            mapping("127.0.0.1", "8081>81", FOUR),
+            mapping("::1", "8081>81", SIX),
+            mapping("0.0.0.0", "20000-20009", FOUR),
+            mapping("::", "20000-20009", SIX),
+            mapping("198.51.100.7", "30000-30009", FOUR),
+            mapping("0.0.0.0", "8000-8002>80-82", FOUR),
+            mapping("::", "8000-8002>80-82", SIX),
+            mapping("0.0.0.0", "9/sctp", FOUR),
+        ],
+    ));
+    all.open.push(OpenPort { target: FOUR.parse().unwrap(), proto: Proto::Tcp, ports: range(82, 90) });
+    let ports = [
+        (id(1), Arc::new(all)),
+        (id(2), ports("br-b", &[mapping("0.0.0.0", "1", "192.0.2.2")])),
+        (id(3), ports("br-none", &[mapping("0.0.0.0", "2", "203.0.113.2")])),
+    ];
+    Facts::new([network, internal], ports, host).unwrap()
+}
+
+fn network_of_two() -> BridgeNetwork {
+    network("br-b", "192.0.2.0/24")
+}
+
+/// A network of each mode, and what else opens one.
+fn modes() -> Facts {
+    let with = |name: &str, number: u8, set: fn(&mut BridgeNetwork)| {
+        let mut network = network(name, &format!("172.{number}.0.0/16"));
+        network.ipv6.push(format!("fd00:{number}::/64").parse().unwrap());
+        set(&mut network);
+        network
+    };
+    let networks = [
+        with("br-n", 18, |network| network.trusted = vec!["wg0".parse().unwrap(), "tun0".parse().unwrap()]),
+        with("br-u", 19, |network| {
+            network.gateway_mode4 = GatewayMode::NatUnprotected;
+            network.source4 = Some("198.51.100.9".parse().unwrap());
+        }),
+        with("br-r", 20, |network| {
+            network.gateway_mode4 = GatewayMode::Routed;
+            network.gateway_mode6 = GatewayMode::Routed;
+        }),
+        with("br-i", 21, |network| {
+            (network.internal, network.icc) = (true, false);
+            network.trusted = vec!["wg0".parse().unwrap()];
+        }),
+        with("br-x", 22, |network| {
+            network.icc = false;
+            network.source6 = Some("2001:db8::9".parse().unwrap());
+        }),
+    ];
+    let host = HostFacts { accept_mark: Some("2/3".parse().unwrap()), ..HostFacts::default() };
+    Facts::new(networks, [], host).unwrap()
+}
+
+#[test]
+fn rules_of_ports_are_as_reviewed() {
+    let without_proxy = HostFacts { userland_proxy: false, ..HostFacts::default() };
+    let direct = HostFacts { allow_direct_routing: true, ..without_proxy };
+    let cases = [
+        ("ports", published(HostFacts::default())),
+        ("ports_no_proxy", published(without_proxy)),
+        ("ports_direct", published(direct)),
+        ("modes", modes()),
+    ];
+    for (name, facts) in cases {
+        check(&format!("{name}.nft"), &nftables::replace(&facts));
+        check(&format!("{name}.v4"), &fresh(&facts, Family::V4));
+        check(&format!("{name}.v6"), &fresh(&facts, Family::V6));
+    }
+    // A port more, one elsewhere, one gone, a range that grows.
+    let before = published(HostFacts::default());
+    let (_, changed) = before.ports().find(|(at, _)| *at == id(1)).unwrap();
+    let mut changed = EndpointPorts::clone(changed);
+    changed.mappings.remove(2);
+    changed.mappings[0].container = range(90, 90);
+    changed.mappings.push(mapping("0.0.0.0", "443", "172.17.0.2"));
+    changed.open[0].ports = range(82, 99);
+    let after = before.with_ports([(id(1), Some(Arc::new(changed)))]);
+    check("ports_change.nft", &nftables::change(&before, &after));
+    check("ports_change.v4", &iptables::change(&before, &after, Family::V4));
+    check("ports_change.v6", &iptables::change(&before, &after, Family::V6));
+}
+
+#[test]
+fn a_change_costs_what_changed_beside_10_000_ports() {
+    const MANY: u16 = 10_000;
+    let single = |port: u16| mapping("0.0.0.0", &format!("{port}>80"), "172.17.0.3");
+    let many: Vec<Mapping> = (1..=MANY).map(single).collect();
+    let before = Facts::new([one()], [(id(1), ports("br-a", &many))], HostFacts::default()).unwrap();
+    let mut more = many.clone();
+    more.push(single(MANY + 1));
+    let other = ports("br-a", &[mapping("0.0.0.0", "60000-60999", "172.17.0.4")]);
+    let cases = [
+        ("another endpoint", before.with_ports([(id(2), Some(other))])),
+        ("the same endpoint", before.with_ports([(id(1), Some(ports("br-a", &more)))])),
+        ("one less", before.with_ports([(id(1), Some(ports("br-a", &many[1..])))])),
+        ("an equal copy", before.with_ports([(id(1), Some(ports("br-a", &many)))])),
+    ];
+    for (what, after) in cases {
+        for (from, to) in [(&before, &after), (&after, &before)] {
+            let texts = [
+                nftables::change(from, to),
+                iptables::change(from, to, Family::V4),
+                iptables::change(from, to, Family::V6),
+            ];
+            let written: usize = texts.iter().map(String::len).sum();
+            assert!(written < 1000, "{what}: {texts:?}");
+            assert_eq!(written == 0, what == "an equal copy", "{what}: {texts:?}");
+        }
+    }
+    let network = Facts::new(
+        [one(), network_of_two()],
+        before.ports().map(|(id, ports)| (id, Arc::clone(ports))),
+        HostFacts::default(),
+    );
+    assert!(nftables::change(&before, &network.unwrap()).len() < 1000, "a network more");
+}
+
+#[test]
+fn what_the_firewall_does_of_publications_is_what_it_can() {
+    let of = |host: Option<PortRange>, addresses: &[&str], target: &str| Publication {
+        spec: "80".parse().unwrap(),
+        proto: Proto::Tcp,
+        container: range(80, 80),
+        host,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        target: target.parse().unwrap(),
+    };
+    let host = Some(range(8080, 8080));
+    let both = of(host, &["0.0.0.0", "::", "::1"], "172.17.0.2");
+    let routed = of(None, &["::"], "fd00:1::2");
+    let bridge = || "br-a".parse::<IfName>().unwrap();
+    let mut want = EndpointPorts::clone(&ports("br-a", &[mapping("0.0.0.0", "8080>80", "172.17.0.2")]));
+    want.open.push(OpenPort {
+        target: "fd00:1::2".parse().unwrap(),
+        proto: Proto::Tcp,
+        ports: range(80, 80),
+    });
+    assert_eq!(EndpointPorts::of(bridge(), &[both, routed]), Some(want));
+    assert_eq!(EndpointPorts::of(bridge(), &[of(host, &["::"], "172.17.0.2")]), None);
+    assert_eq!(EndpointPorts::of(bridge(), &[]), None);
 }
 
 #[test]
@@ -156,7 +342,7 @@ proptest! {
         };
         let texts = render(&facts);
         prop_assert_eq!(&texts, &render(&reversed));
-        for name in texts.iter().flat_map(|text| interfaces(text)) {
+        for name in texts.iter().flat_map(|text| interfaces(text)).filter(|name| name != "lo") {
             let name: IfName = name.parse().unwrap();
             let known = facts.networks().chain(others.networks()).any(|network| network.bridge == name);
             prop_assert!(known, "{}", name);
@@ -181,8 +367,15 @@ COMMIT
 -A PORTMAP-USER -s 198.51.100.7/32 -j DROP
 COMMIT
 *nat
+:PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
 :POSTROUTING ACCEPT [0:0]
+:PORTMAP-OUTPUT - [0:0]
 :PORTMAP-POSTROUTING - [0:0]
+:PORTMAP-PREROUTING - [0:0]
+-A PREROUTING -j PORTMAP-PREROUTING
+-A PREROUTING -s 198.51.100.7/32 -j RETURN
+-A OUTPUT -j PORTMAP-OUTPUT
 -A POSTROUTING -j PORTMAP-POSTROUTING
 COMMIT
 # Completed

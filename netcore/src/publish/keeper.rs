@@ -50,7 +50,11 @@ pub struct KeeperSettings {
     pub proxy: Option<PathBuf>,
 }
 
-/// See the [module](self). Dropping it closes the sockets and leaves the proxies alone.
+/// The host ports of all sandboxes, and the proxies behind them. Dropping it closes the sockets and leaves the proxies
+/// alone: the next keeper with the same marker takes them over.
+///
+/// A publication: [`Self::reserve`], the rules, [`Self::serve`]. Its withdrawal: [`Self::withdraw`], the rules,
+/// [`Self::release`].
 #[derive(Debug)]
 pub struct Keeper(Arc<Shared>);
 
@@ -221,13 +225,9 @@ impl Shared {
                 all.push(idle(part));
                 continue;
             }
-            match Proxy::start(&program.command, part, target, takes) {
-                Ok(proxy) => all.push(proxy),
-                Err((error, part)) => {
-                    outcome = Err(error);
-                    all.push(idle(part));
-                }
-            }
+            let (proxy, this) = Proxy::start(&program.command, part, target, takes);
+            all.push(proxy);
+            outcome = this;
         }
         (all, outcome)
     }

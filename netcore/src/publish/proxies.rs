@@ -64,8 +64,8 @@ impl Supervisor {
         child::expect_ends();
         let mut all = Self { command, proxies: Vec::with_capacity(mappings.len()), stopping: false };
         for (reservation, target) in mappings {
-            let proxy =
-                Proxy::start(&all.command, reservation, target, Takes::Many).map_err(|(error, _)| error)?;
+            let (proxy, outcome) = Proxy::start(&all.command, reservation, target, Takes::Many);
+            outcome?;
             all.proxies.push(proxy);
         }
         for proxy in &mut all.proxies {

@@ -16,6 +16,7 @@ use super::ports::{PortRange, Proto};
 use super::reservation::{Reservation, places};
 use super::socket;
 use super::spec::HostPorts;
+use crate::kernel::holder_of;
 
 /// Why sockets couldn't be had, with Docker's text where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,17 @@ pub enum ReserveError {
 }
 
 impl ReserveError {
+    /// Says who has the port, where that can be seen. Not asked for each port of a choice: all processes are looked at.
+    fn naming_the_holder(mut self) -> Self {
+        if let Self::Bind { address, proto, errno: Errno::EADDRINUSE, advice } = &mut self
+            && advice.is_empty()
+            && let Some(holder) = holder_of(*proto, *address)
+        {
+            *advice = format!(" (by {}, process {})", holder.name, holder.pid);
+        }
+        self
+    }
+
     /// Whether another port of the same addresses may do better.
     fn concerns_this_port_only(&self) -> bool {
         match self {
@@ -95,7 +107,7 @@ pub fn reserve(numbers: &mut Allocator, groups: &[Group]) -> Result<Vec<Reservat
                 for reservation in done {
                     reservation.release(numbers);
                 }
-                return Err(error);
+                return Err(error.naming_the_holder());
             }
         }
     }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -130,6 +130,57 @@ impl Host {
         !self.seen(to, at).is_empty()
     }
 
+    /// The address under which a server of `to` at `listens` sees this host's TCP connection to `at`, one of another host's
+    /// addresses that should lead there; empty if it doesn't.
+    #[allow(dead_code, reason = "not every test binary has published ports")]
+    pub(crate) fn dial(&self, at: &str, to: &Self, listens: &str) -> String {
+        let (at, listens): (SocketAddr, SocketAddr) = (address(at), address(listens));
+        let server = to.enter(|| TcpListener::bind(listens)).expect("the address is free there");
+        server.set_nonblocking(true).expect("a socket doesn't wait");
+        let Some(_client) = self.enter(|| TcpStream::connect_timeout(&at, LOST)).ok() else {
+            return String::new();
+        };
+        // The connection stands; if it is this server's, it is in its backlog.
+        server.accept().map(|(_, peer)| peer.ip().to_string()).unwrap_or_default()
+    }
+
+    /// The same with a datagram, whose answer must come back.
+    #[allow(dead_code, reason = "not every test binary has published ports")]
+    pub(crate) fn ask(&self, at: &str, to: &Self, listens: &str) -> String {
+        let Some((client, server, peer)) = self.send(at, to, listens) else { return String::new() };
+        to.enter(|| server.send_to(b"!", peer)).expect("the client's address can be sent to");
+        // Connected: only from where the question went.
+        client.recv(&mut [0]).map(|_| peer.ip().to_string()).unwrap_or_default()
+    }
+
+    /// Whether a datagram comes through, answered or not.
+    #[allow(dead_code, reason = "not every test binary has published ports")]
+    pub(crate) fn hits(&self, at: &str, to: &Self, listens: &str) -> bool {
+        self.send(at, to, listens).is_some()
+    }
+
+    /// Sends a datagram to `at`. If it comes to `listens`: the client, the server, and where that one saw it come from.
+    fn send(&self, at: &str, to: &Self, listens: &str) -> Option<(UdpSocket, UdpSocket, SocketAddr)> {
+        let (at, listens): (SocketAddr, SocketAddr) = (address(at), address(listens));
+        let server = to.enter(|| UdpSocket::bind(listens)).expect("the address is free there");
+        let any: IpAddr = if at.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        let client = self.enter(|| UdpSocket::bind((any, 0))).expect("a socket");
+        for socket in [&server, &client] {
+            socket.set_read_timeout(Some(LOST)).expect("a socket has a time-out");
+        }
+        self.enter(|| client.connect(at).and_then(|()| client.send(b"?"))).ok()?;
+        let (_, peer) = server.recv_from(&mut [0]).ok()?;
+        Some((client, server, peer))
+    }
+
+    /// Whether a ping is answered.
+    #[allow(dead_code, reason = "not every test binary pings")]
+    pub(crate) fn pings(&self, at: &str) -> bool {
+        let mut ping = Command::new("busybox");
+        ping.args(["ping", "-c", "1", "-W", "1", at]).stdout(Stdio::null()).stderr(Stdio::null());
+        self.enter(|| ping.status()).expect("busybox is installed").success()
+    }
+
     /// What is loaded, without counters.
     pub(crate) fn rules(&self, backend: Backend) -> String {
         match backend {
@@ -174,6 +225,10 @@ impl Lab {
         }
         self.host.enter(|| firewall.apply(facts)).expect("the rules load");
     }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address and a port")
 }
 
 /// Whether a test with this backend can run: root, and the backend's tools.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use socket2::{SockRef, Type};
 
@@ -19,14 +20,21 @@ pub(super) struct Found {
     pub(super) mapping: Mapping,
 }
 
-/// All that run.
+/// All that run. Anybody can mark a process: only those of this user and in this network namespace count.
 pub(super) fn predecessors(mark: &KeeperMark) -> Vec<Found> {
+    let user = nix::unistd::geteuid().as_raw();
+    let network = |process: &str| fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let ours = network("thread-self");
+    let like_us = |pid: u32| {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == user)
+            && network(&pid.to_string()) == ours
+    };
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             let mapping = mark.of_predecessor(pid)?;
-            let handle = PidFd::of_number(pid).ok()?;
+            let handle = PidFd::of_number(pid).ok().filter(|_| like_us(pid))?;
             // Only now is it sure that both are about one process.
             let same = mark.of_predecessor(pid).as_ref() == Some(&mapping) && !handle.has_ended();
             same.then_some(Found { pid, handle, mapping })

@@ -206,15 +206,13 @@ fn take_up(shared: &Shared, mapping: &Mapping, leftovers: Vec<Taken>) -> Result<
         child::expect_ends();
         let takes = program.takes();
         for part in divided(reservation, takes) {
-            // What can't be started now is tried again as if it had ended.
-            let down = proxies::State::Down { until: Instant::now() + PAUSE };
-            all.push(match Proxy::start(&program.command, part, target, takes) {
-                Ok(proxy) => proxy,
-                Err((error, part)) => {
-                    tracing::warn!("{error}");
-                    Proxy::new(part, target, down)
-                }
-            });
+            let (mut proxy, outcome) = Proxy::start(&program.command, part, target, takes);
+            if let Err(error) = outcome {
+                // It is tried again as if it had ended.
+                tracing::warn!("{error}");
+                proxy.state = proxies::State::Down { until: Instant::now() + PAUSE };
+            }
+            all.push(proxy);
         }
     }
     Ok(all)

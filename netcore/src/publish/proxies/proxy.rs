@@ -49,21 +49,21 @@ impl Proxy {
         Self { reservation, target, state, young_deaths: 0 }
     }
 
-    /// One whose process is started right now. The sockets are bound if they aren't.
+    /// One whose process is started right now; over if it can't be. The sockets are bound if they aren't.
     pub(in crate::publish) fn start(
         command: &ProxyCommand,
         mut reservation: Reservation,
         target: IpAddr,
         takes: Takes,
-    ) -> Result<Self, (ProxyError, Reservation)> {
+    ) -> (Self, Result<(), ProxyError>) {
         match spawn(command, &mut reservation, target, takes) {
             Ok(process) => {
                 let state = State::Alive { process, since: Some(Instant::now()) };
-                Ok(Self::new(reservation, target, state))
+                (Self::new(reservation, target, state), Ok(()))
             }
             Err(error) => {
                 let error = ProxyError::Spawn { mapping: mapping(&reservation, target), error };
-                Err((error, reservation))
+                (Self::new(reservation, target, State::Over), Err(error))
             }
         }
     }

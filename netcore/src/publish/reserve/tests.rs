@@ -52,6 +52,12 @@ fn soon<T, E: std::fmt::Debug>(attempt: impl Fn() -> Result<T, E>) -> T {
     }
 }
 
+/// How an error tells that this process has the port.
+fn by_us() -> String {
+    let name = fs::read_to_string("/proc/self/comm").unwrap();
+    format!(" (by {}, process {})", name.trim_end(), std::process::id())
+}
+
 #[test]
 fn each_address_gets_a_socket_of_its_family_and_protocol() {
     let addresses = [own_address(), own_address(), own_address()];
@@ -117,7 +123,7 @@ fn a_busy_port_is_named_and_nothing_stays_bound() {
     let error = reserve(&mut numbers, &groups(&[&spec])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("failed to bind host port {ip}:{}/tcp: address already in use", port + 1)
+        format!("failed to bind host port {ip}:{}/tcp: address already in use{}", port + 1, by_us())
     );
     drop(soon(|| TcpListener::bind((ip, port)))); // the port bound first is free again
     drop(holder);
@@ -151,7 +157,7 @@ fn two_binders_never_share_a_udp_port() {
     let error = reserve(&mut numbers(), &groups(&[&spec])).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("failed to bind host port {ip}:{port}/udp: address already in use")
+        format!("failed to bind host port {ip}:{port}/udp: address already in use{}", by_us())
     );
 }
 
