@@ -15,7 +15,7 @@ use crate::supervise::parse;
 /// What was typed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// A port of the host ([ADDRESS:]PORT[/PROTO]), or a sandbox's name or id
+    /// A port of the host, as 8080, 8080/udp or 127.0.0.1:8080; or a sandbox's name or id
     #[arg(value_name = "PORT|SANDBOX")]
     what: String,
 

@@ -67,7 +67,7 @@ impl Walk {
 
     fn no(&mut self, text: impl Into<String>, advice: impl Into<String>) {
         self.steps.push(Step { mark: Mark::No, text: text.into() });
-        self.advice.get_or_insert(advice.into());
+        self.advice.get_or_insert_with(|| advice.into());
     }
 }
 
@@ -124,13 +124,13 @@ fn walk(host: &Host, sandbox: &Sandbox, published: &Published, asked: Option<Hos
     let is_proxys =
         |address: &IpAddr| is_for_the_proxy(host.has_rules, host.has_proxies, *address, publication.target);
     if meant.iter().all(is_proxys) {
-        if meant.iter().any(|address| address.is_ipv6() != publication.target.is_ipv6()) {
-            walk.note(
-                "the proxy carries it to the sandbox's other family: the sandbox sees the host's address, not the client's",
-            );
-        } else if !host.has_rules {
+        if !host.has_rules {
             walk.note(
                 "no rules are made: the proxy carries everything, the sandbox sees the host's address, not the client's",
+            );
+        } else if meant.iter().any(|address| address.is_ipv6() != publication.target.is_ipv6()) {
+            walk.note(
+                "the proxy carries it to the sandbox's other family: the sandbox sees the host's address, not the client's",
             );
         }
         obstacles(&mut walk, published);
@@ -150,7 +150,7 @@ pub(super) fn is_for_the_proxy(has_rules: bool, has_proxies: bool, address: IpAd
 
 /// The sandbox's port that a port of the host's leads to.
 fn inside(publication: &Publication, port: u16) -> u16 {
-    let first = publication.host.map_or(publication.container.first(), PortRange::first);
+    let first = publication.host.unwrap_or(publication.container).first();
     publication.container.first() + port.saturating_sub(first)
 }
 
@@ -304,7 +304,7 @@ fn listener(walk: &mut Walk, sandbox: &Sandbox, publication: &Publication, ports
             }
         });
     }
-    let port = here.first().map_or(ports.first(), |listener| listener.at.port());
+    let port = here.first().map_or_else(|| ports.first(), |listener| listener.at.port());
     match here.first() {
         Some(listener) if listener.at.ip().is_loopback() => walk.no(
             format!(

@@ -403,9 +403,12 @@ fn a_port_of_somebody_elses_answers_but_not_from_a_sandbox() {
     assert_eq!(report.advice, advice);
 }
 
+/// What is changed of `web`, and what is said then.
+type SilentCase = (fn(&mut Sandbox), &'static str, &'static str);
+
 #[test]
 fn a_sandbox_without_published_ports_is_told_why() {
-    let cases: [(fn(&mut Sandbox), &str, &str); 7] = [
+    let cases: [SilentCase; 7] = [
         (|web| web.is_running = false, "it doesn't run", "Start it: portmap start web"),
         (
             |web| web.stack = Stack::Host,
