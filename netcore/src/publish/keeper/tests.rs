@@ -284,6 +284,55 @@ fn leftovers_that_nobody_wants_are_ended_and_strangers_are_not() {
     assert!(!runs(next) && runs(other));
 }
 
+/// A process that says of itself what a proxy of an earlier keeper would say.
+struct Impostor(std::process::Child);
+
+impl Impostor {
+    fn new(fixture: &Fixture, publication: &Publication, command: &mut std::process::Command) -> Option<Self> {
+        let mapping = Mapping::published(publication).unwrap();
+        command.env("PORTMAP_PROXY", format!("{} {mapping}", fixture.marker()));
+        command.spawn().ok().map(Self)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_is_not_of_our_user_and_network_is_no_leftover() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let publication = {
+        let keeper = fixture.without_proxy();
+        let publication = one(&keeper);
+        keeper.release(std::slice::from_ref(&publication));
+        publication
+    };
+    let sleep = || {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("1000");
+        command
+    };
+    let mut elsewhere = std::process::Command::new("unshare");
+    elsewhere.args(["-n", "sleep", "1000"]);
+    let (same, mut user) = (&mut sleep(), sleep());
+    std::os::unix::process::CommandExt::uid(&mut user, 65_534);
+    let mine = Impostor::new(&fixture, &publication, same).unwrap();
+    let others = [&mut user, &mut elsewhere].map(|command| Impostor::new(&fixture, &publication, command));
+    let [Some(user), Some(elsewhere)] = others else {
+        eprintln!("not tested: only root may have other users' processes and networks");
+        return;
+    };
+    let pids = [&mine, &user, &elsewhere].map(|one| one.0.id());
+    eventually("all have begun", || pids.iter().all(|pid| serves(*pid)).then_some(()));
+    let found: Vec<u32> =
+        found::predecessors(&KeeperMark::new(&fixture.marker())).iter().map(|one| one.pid).collect();
+    assert_eq!(found, [mine.0.id()]);
+}
+
 #[test]
 fn a_port_is_never_free_when_proxies_are_switched_off_and_on() {
     let fixture = Fixture::new(MANY, SERVE);
