@@ -25,7 +25,9 @@ pub(super) struct Found {
 
 /// All that run.
 pub(super) fn predecessors(mark: &KeeperMark) -> Vec<Found> {
-    let (Ok(processes), Some(ours)) = (fs::read_dir("/proc"), Kin::of("thread-self")) else { return Vec::new() };
+    let (Ok(processes), Some(ours)) = (fs::read_dir("/proc"), Kin::of("thread-self")) else {
+        return Vec::new();
+    };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
