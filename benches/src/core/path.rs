@@ -176,7 +176,7 @@ impl Site {
     }
 }
 
-/// Publishes so many ports of some sandboxes.
+/// Publishes so many ports of some sandboxes, on one family's addresses: each takes a descriptor.
 fn fill(daemon: &Daemon, kind: &Kind, ports: usize) -> anyhow::Result<()> {
     let each = ports / TENANTS;
     for tenant in (0..TENANTS).filter(|_| each > 0) {
@@ -185,9 +185,9 @@ fn fill(daemon: &Daemon, kind: &Kind, ports: usize) -> anyhow::Result<()> {
         let first = FIRST + tenant * each;
         let specs: Vec<String> = if kind.ranges {
             let last = first + each - 1;
-            vec![format!("{first}-{last}:{}-{}", first + 1, last + 1)]
+            vec![format!("0.0.0.0:{first}-{last}:{}-{}", first + 1, last + 1)]
         } else {
-            (first..first + each).map(|port| format!("{port}:80")).collect()
+            (first..first + each).map(|port| format!("0.0.0.0:{port}:80")).collect()
         };
         let mut words = vec!["publish", &name];
         words.extend(specs.iter().flat_map(|spec| ["-p", spec]));
