@@ -332,10 +332,7 @@ mod tests {
                 flow(Proto::Tcp, one, 1, 9),
                 flow(Proto::Udp, any, 53, 53)
             ]),
-            [
-                (2, Proto::Tcp, None, local, 1),
-                (0, Proto::Udp, Some(53), None, 2)
-            ]
+            [(2, Proto::Tcp, None, local, 1), (0, Proto::Udp, Some(53), None, 2)]
         );
     }
 
