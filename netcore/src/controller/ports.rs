@@ -198,8 +198,8 @@ impl Inner {
         self.rules().set_ports(changes(old, new)).map_err(failed)?;
         let fresh: Vec<Publication> =
             reserved.ports.iter().map(|(_, publication)| publication.clone()).collect();
-        // Flows that began while nothing was published would go on past the rules.
-        flush(&fresh, |proto| proto == Proto::Udp);
+        // Flows that began while nothing was published would go on past the rules, whoever answers them.
+        flush(&fresh, |proto| proto == Proto::Udp, |_| None);
         if let Err(error) = self.keeper.serve(std::mem::take(&mut reserved.ports)) {
             if let Err(error) = self.rules().force_ports(changes(new, old)) {
                 tracing::warn!(%error, "rules can't be put back for now");
@@ -224,7 +224,7 @@ impl Inner {
     /// Ends what stands behind ports that no rule leads to any more. Their numbers are free last.
     pub(super) fn give_up(&self, gone: &[Publication], flushed: impl Fn(Proto) -> bool) {
         self.keeper.withdraw(gone);
-        flush(gone, flushed);
+        flush(gone, flushed, |publication| Some(publication.target));
         self.keeper.release(gone);
     }
 
@@ -270,7 +270,7 @@ impl Inner {
         let stale: Vec<Publication> = moves.iter().map(|(was, _)| was.clone()).collect();
         // A proxy that doesn't come up again is tried again; the rules lead the right way already.
         self.keeper.repoint(moves);
-        flush(&stale, |_| true);
+        flush(&stale, |_| true, |publication| Some(publication.target));
         Ok(())
     }
 }
@@ -342,11 +342,16 @@ fn missing(all: &[Attachment], others: &[Attachment]) -> Vec<Publication> {
     publications(all).into_iter().filter(|publication| !kept.contains(publication)).collect()
 }
 
-/// Makes the kernel forget flows to published ports of these protocols.
-fn flush(publications: &[Publication], proto: impl Fn(Proto) -> bool) {
+/// Makes the kernel forget flows to published ports of these protocols, of each those that `answered_from` answers; `None` is
+/// anybody.
+fn flush(
+    publications: &[Publication],
+    proto: impl Fn(Proto) -> bool,
+    answered_from: impl Fn(&Publication) -> Option<IpAddr>,
+) {
     let of = |publication: &Publication| {
         let host = publication.host?;
-        let target = Some(publication.target);
+        let target = answered_from(publication);
         let flow = |ip: &IpAddr| Flow { proto: publication.proto, host_ip: *ip, host, target };
         Some(publication.addresses.iter().map(flow).collect::<Vec<_>>())
     };
