@@ -55,7 +55,7 @@ impl Controller {
         let mut attached = known.attached.clone();
         let reserved = match sandbox.state {
             SandboxState::Running(_) => {
-                let reserved = inner.reserve_ports(&sandbox, &specs, &mut attached)?;
+                let reserved = inner.reserve_ports(&sandbox, &specs, &[], &mut attached)?;
                 inner.refuse_clashes(&sandbox, &attached)?;
                 reserved
             }
@@ -100,11 +100,12 @@ impl Inner {
         Reserved { keeper: &self.keeper, ports: Vec::new() }
     }
 
-    /// Takes the host's ports for `specs`, and adds what will stand to the endpoints.
+    /// Takes the host's ports for what doesn't stand yet of `specs`, and adds what will stand to the endpoints.
     pub(super) fn reserve_ports(
         &self,
         sandbox: &Sandbox,
         specs: &[PublishSpec],
+        standing: &[Publication],
         attached: &mut [Attachment],
     ) -> Result<Reserved<'_>> {
         let mut reserved = self.nothing_reserved();
@@ -115,11 +116,11 @@ impl Inner {
         if to.v4.is_none() && to.v6.is_none() {
             return Ok(reserved); // without a way out there is none in
         }
-        if !self.config.has_rules() && !self.config.userland_proxy {
+        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
+        let planned = plan_for(specs, &to).map_err(|error| failed(error.into()))?.without(standing, specs);
+        if !planned.groups.is_empty() && !self.config.has_rules() && !self.config.userland_proxy {
             return Err(ControllerError::NoWayIn);
         }
-        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
-        let planned = plan_for(specs, &to).map_err(|error| failed(error.into()))?;
         for warning in &planned.warnings {
             tracing::warn!(name = %sandbox.config.name, "{warning}");
         }
@@ -143,7 +144,7 @@ impl Inner {
     pub(super) fn reserve_all(&self, sandbox: &Sandbox, attached: &mut [Attachment]) -> Result<Reserved<'_>> {
         let specs =
             wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, attached, error.into()))?;
-        self.reserve_ports(sandbox, &specs, attached)
+        self.reserve_ports(sandbox, &specs, &[], attached)
     }
 
     /// Where published ports lead: in each family to the network that has the default route.
@@ -229,8 +230,8 @@ impl Inner {
     }
 
     /// Leads published ports to the networks that have the default routes now. Ports stay what they are; what leads nowhere
-    /// any more is given up, and specs that led nowhere until now get their ports. Adds what will stand to `new`, and gives
-    /// it with what moves.
+    /// any more is given up, and what of a spec led nowhere until now gets its ports. Adds what will stand to `new`, and
+    /// gives it with what moves.
     pub(super) fn repoint(
         &self,
         sandbox: &Sandbox,
@@ -248,13 +249,9 @@ impl Inner {
                 moves.push((was, now));
             }
         }
-        let kept: Vec<PublishSpec> =
-            missing(old, &[]).iter().filter(|p| p.host.is_some()).map(|p| p.spec).collect();
         let specs = wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
-        let (kept, fresh): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| kept.contains(spec));
-        standing.extend(routed(&kept, &to, new));
-        stand(standing, new);
-        let reserved = self.reserve_ports(sandbox, &fresh, new)?;
+        stand(standing.clone(), new);
+        let reserved = self.reserve_ports(sandbox, &specs, &standing, new)?;
         Ok(Repointed { moves, reserved })
     }
 
