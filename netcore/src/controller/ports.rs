@@ -54,7 +54,11 @@ impl Controller {
         sandbox.config.ports.publish.extend_from_slice(&specs);
         let mut attached = known.attached.clone();
         let reserved = match sandbox.state {
-            SandboxState::Running(_) => inner.reserve_ports(&sandbox, &specs, &mut attached)?,
+            SandboxState::Running(_) => {
+                let reserved = inner.reserve_ports(&sandbox, &specs, &mut attached)?;
+                inner.refuse_clashes(&sandbox, &attached)?;
+                reserved
+            }
             SandboxState::Created | SandboxState::Exited(_) => inner.nothing_reserved(),
         };
         inner.change_ports(&known.sandbox, &sandbox, &known.attached, &attached, reserved)?;
@@ -125,6 +129,14 @@ impl Inner {
         let standing = bound.chain(routed(specs, &to, attached)).collect();
         stand(standing, attached);
         Ok(reserved)
+    }
+
+    /// Refuses ports of a running sandbox with which it couldn't be started again.
+    fn refuse_clashes(&self, sandbox: &Sandbox, attached: &[Attachment]) -> Result<()> {
+        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
+        let specs = wanted(&sandbox.config.ports).map_err(|error| failed(error.into()))?;
+        plan_for(&specs, &self.destination(attached)).map_err(|error| failed(error.into()))?;
+        Ok(())
     }
 
     /// All that is to be published of a sandbox that starts.

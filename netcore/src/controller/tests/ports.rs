@@ -34,7 +34,8 @@ fn create(controller: &Controller, name: &str, mode: &str, ports: &[String]) {
 /// `host -> target` of all that stands, in the order of the endpoints.
 fn standing(view: &SandboxView) -> Vec<String> {
     let all = view.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
-    let host = |ports: Option<crate::publish::PortRange>| ports.map_or("-".to_owned(), |p| p.to_string());
+    let host =
+        |ports: Option<crate::publish::PortRange>| ports.map_or_else(|| "-".to_owned(), |p| p.to_string());
     all.map(|p| format!("{} -> {}:{}/{}", host(p.host), p.target, p.container, p.proto)).collect()
 }
 
@@ -123,6 +124,13 @@ fn ports_of_a_running_sandbox_come_and_go() {
         text(controller.unpublish("web", &stranger)),
         (404, "9999:80 is not published by container web".into())
     );
+    // Free ports enough, but the next start would refuse two that can't be told apart.
+    let free = specs(&[format!("{ip}::82")]);
+    let once = controller.publish("web", free.clone()).unwrap();
+    let (_, said) = text(controller.publish("web", free.clone()));
+    assert!(said.ends_with(&format!("{ip}::82 is published twice")), "{said}");
+    assert_eq!(standing(&controller.sandbox("web").unwrap()), standing(&once));
+    controller.unpublish("web", &free).unwrap();
     // What says enough is enough.
     let view = controller.unpublish("web", &specs(&["8081:81/udp".into()])).unwrap();
     assert_eq!(standing(&view), ["8080 -> 172.17.0.2:80/tcp"]);

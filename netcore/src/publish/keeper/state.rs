@@ -111,13 +111,15 @@ impl State {
         for id in self.held.get(mapping).map_or(&[][..], |held| &held.parts) {
             self.restless.remove(id);
             let Some(Part { proxy, .. }) = self.parts.get_mut(id) else { continue };
+            let process = match std::mem::replace(&mut proxy.state, proxies::State::Over) {
+                proxies::State::Alive { process, .. } => Some(process),
+                proxies::State::Down { .. } => None,
+                // Withdrawn before, or never served: it is deaf.
+                proxies::State::Over => continue,
+            };
             // Who can't be made deaf is ended all the same.
             let _ = proxy.reservation.deafen();
-            if let proxies::State::Alive { process, .. } =
-                std::mem::replace(&mut proxy.state, proxies::State::Over)
-            {
-                running.push(process);
-            }
+            running.extend(process);
         }
         running
     }
