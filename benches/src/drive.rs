@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::launch;
 use crate::loads::{self, Load, Phase, Tally, Worker};
+use crate::namespace::Namespace;
 use crate::process::{Process, piped};
 use crate::stats;
-use crate::topology::Topology;
 use crate::usage::{cpu_time, cpu_time_of_trees, own_cpu_time};
 
 /// What connecting and ending may take beyond the time asked for.
@@ -139,9 +139,9 @@ pub(crate) struct Course<'a> {
     pub(crate) proxy: &'a [Pid],
 }
 
-/// The harness's side: drives `load` at `target` from a process in the host namespace.
+/// The harness's side: drives `load` at `target` from a process in the clients' namespace.
 pub(crate) fn drive(
-    topology: &Topology,
+    clients: &Namespace,
     load: &Load,
     target: SocketAddr,
     course: &Course<'_>,
@@ -155,7 +155,7 @@ pub(crate) fn drive(
         let pids: Vec<String> = course.proxy.iter().map(Pid::to_string).collect();
         command.args(["--proxy", &pids.join(",")]);
     }
-    let mut process = Process::start(&topology.host, "the client", piped(command))?;
+    let mut process = Process::start(clients, "the client", piped(command))?;
     let line = process.line(course.warm_up + course.measure + PATIENCE)?;
     let outcome: Result<Measured, String> = serde_json::from_str(&line)?;
     outcome.map_err(anyhow::Error::msg)

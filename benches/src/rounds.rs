@@ -222,7 +222,7 @@ pub(crate) fn measure(
     let proxy = way.programs.roots().to_vec();
     let before = Memory::of_trees(&proxy)?;
     let course = Course { warm_up, measure, backend: backend.pid(), proxy: &proxy };
-    let driven = drive(&topology, load, way.target, &course);
+    let driven = drive(&topology.host, load, way.target, &course);
     // A proxy's end explains more than what the client saw of it.
     way.programs.expect_alive()?;
     let measured = driven?;

@@ -5,6 +5,7 @@
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -16,6 +17,7 @@ use nix::unistd::Pid;
 
 use crate::launch;
 use crate::loads::{self, Load};
+use crate::namespace::Namespace;
 use crate::process::{Process, piped};
 use crate::topology::Topology;
 
@@ -66,9 +68,18 @@ pub(crate) struct Backend(Process);
 
 impl Backend {
     pub(crate) fn start(topology: &Topology, load: &Load) -> anyhow::Result<Self> {
-        let mut command = launch::role("serve");
-        command.arg(load.name).arg(Topology::backend_address().to_string());
-        let mut process = Process::start(&topology.backend, "the backend", piped(command))?;
+        Self::start_by(launch::role("serve"), &topology.backend, load, Topology::backend_address())
+    }
+
+    /// With a command for the role that is started from `namespace`, and may lead elsewhere from there.
+    pub(crate) fn start_by(
+        mut command: Command,
+        namespace: &Namespace,
+        load: &Load,
+        address: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        command.arg(load.name).arg(address.to_string());
+        let mut process = Process::start(namespace, "the backend", piped(command))?;
         let ready = process.line(PATIENCE)?;
         anyhow::ensure!(ready == READY, "the backend said {ready:?} for {READY:?}");
         Ok(Self(process))

@@ -88,7 +88,7 @@ fn backend_links() -> String {
 }
 
 /// Runs a batch of iproute2's commands in the namespace of the thread that calls.
-fn ip(batch: &str) -> anyhow::Result<()> {
+pub(crate) fn ip(batch: &str) -> anyhow::Result<()> {
     let mut child = Command::new("ip")
         .args(["-batch", "-"])
         .stdin(Stdio::piped())

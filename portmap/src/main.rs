@@ -136,9 +136,10 @@ fn main() -> ExitCode {
         Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
         Err(error) => {
             let typed = || std::env::args().skip(1);
-            let unknown =
-                (error.kind() == ErrorKind::UnknownArgument).then(|| unknown_command(typed())).flatten();
-            let text = unknown.unwrap_or_else(|| error.to_string());
+            let is_about_words =
+                matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+            let unknown = is_about_words.then(|| unknown_command(typed())).flatten();
+            let text = unknown.unwrap_or_else(|| one_too_many(error.to_string()));
             Err(anyhow::anyhow!("{}", usage_error(&text, &command_path(typed()))))
         }
     };
@@ -189,6 +190,12 @@ fn usage_error(text: &str, command: &str) -> String {
     let first = text.split("\n\n").next().unwrap_or(text);
     let words: Vec<&str> = first.split_whitespace().collect();
     format!("{} (see {command} --help)", words.join(" "))
+}
+
+/// Where ports are published, a word that resembles a command is one too many like any other.
+fn one_too_many(text: String) -> String {
+    let word = text.strip_prefix("error: unrecognized subcommand ").and_then(|rest| rest.lines().next());
+    word.map_or_else(|| text.clone(), |word| format!("unexpected argument {word} found"))
 }
 
 /// The command that was meant, as far as it was one: `portmap network create`.

@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::namespace::Namespace;
+use crate::topology::ip;
 
 /// Longer than any start takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,7 +26,8 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start(bin_dir: &Path) -> anyhow::Result<Self> {
+    /// With these flags beside those that keep it apart.
+    pub(crate) fn start(bin_dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         let portmap = bin_dir.join("portmap");
         ensure!(portmap.is_file(), "there is no {}: build it, or give --bin-dir", portmap.display());
         let root = tempfile::tempdir()?;
@@ -40,8 +42,12 @@ impl Daemon {
             .arg(root.path().join("data"))
             .arg("--exec-root")
             .arg(exec_root.path())
+            .args(flags)
             .stdin(Stdio::null());
-        let process = namespace.run(move || Ok(command.spawn()?))?;
+        let process = namespace.run(move || {
+            ip("link set lo up\n")?;
+            Ok(command.spawn()?)
+        })?;
         let mut daemon = Self { portmap, socket, process, exec_root, root, namespace };
         daemon.await_socket()?;
         Ok(daemon)
@@ -58,6 +64,17 @@ impl Daemon {
             thread::sleep(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// Where it lives.
+    pub(crate) const fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Where a sandbox lives.
+    pub(crate) fn namespace_of(&self, sandbox: &str) -> anyhow::Result<PathBuf> {
+        let (_, path) = self.timed(&["inspect", "-f", "{{.NetworkSettings.SandboxKey}}", sandbox])?;
+        Ok(PathBuf::from(path.trim()))
     }
 
     pub(crate) fn pid(&self) -> Pid {

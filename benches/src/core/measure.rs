@@ -1,4 +1,4 @@
-//! The measurements. Each has a daemon to itself.
+//! Sandboxes and networks. Each measurement has a daemon to itself.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -11,8 +11,6 @@ use super::daemon::Daemon;
 use super::{Amounts, Figure};
 use crate::stats::Summary;
 use crate::usage;
-
-pub(super) type Part = fn(&mut Daemon, Amounts) -> anyhow::Result<Vec<Figure>>;
 
 /// Time to become quiet.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -127,15 +125,25 @@ fn resident(daemon: &Daemon, what: &str, at_most: Option<f64>) -> anyhow::Result
     Ok(Figure::new(what, "MiB", constant(kib / 1024.0), at_most))
 }
 
-fn figure(what: &str, times: Vec<f64>, at_most: Option<f64>) -> anyhow::Result<Figure> {
-    let times = Summary::of(times).with_context(|| format!("nothing was measured of {what}"))?;
-    Ok(Figure::new(what, "ms", times, at_most))
+/// A figure in milliseconds.
+pub(super) fn figure(what: &str, times: Vec<f64>, at_most: Option<f64>) -> anyhow::Result<Figure> {
+    figure_in("ms", what, times, at_most)
 }
 
-const fn constant(value: f64) -> Summary {
+pub(super) fn figure_in(
+    unit: &'static str,
+    what: &str,
+    values: Vec<f64>,
+    at_most: Option<f64>,
+) -> anyhow::Result<Figure> {
+    let values = Summary::of(values).with_context(|| format!("nothing was measured of {what}"))?;
+    Ok(Figure::new(what, unit, values, at_most))
+}
+
+pub(super) const fn constant(value: f64) -> Summary {
     Summary { median: value, min: value, max: value }
 }
 
-fn count(number: usize) -> f64 {
+pub(super) fn count(number: usize) -> f64 {
     u32::try_from(number).map_or(f64::INFINITY, f64::from)
 }

@@ -1,14 +1,19 @@
 //! What sandboxes and networks cost: starting one, the five-hundredth, a hundred at once, a thousand networks, and the
-//! daemon that looks after them.
+//! daemon that looks after them; and what publishing their ports costs.
 //!
-//! The command line and the report. The daemon under test is in `daemon`, the measurements in `measure`.
+//! The command line and the report. The daemon under test is in `daemon`, dockerd in `docker`, the measurements in
+//! `measure`, `ports` and `path`.
 
+mod answer;
 mod daemon;
+mod docker;
 mod measure;
+mod path;
+mod ports;
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -29,6 +34,9 @@ pub(crate) struct Core {
     /// A coarse answer in under a minute: fewer sandboxes and networks
     #[arg(long)]
     quick: bool,
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', value_name = "PART,…", value_parser = PARTS.map(|(name, ..)| name))]
+    only: Vec<String>,
     /// Where portmap and netproxy are [default: where this one is]
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
@@ -53,6 +61,12 @@ struct Amounts {
     networks: usize,
     /// Sandboxes that start at once.
     at_once: usize,
+    /// Publications of a kind.
+    publishings: usize,
+    /// Ports of a host that is full.
+    ports: usize,
+    /// Turns that dockerd has.
+    dockerd: usize,
 }
 
 /// One figure, and what it had to be.
@@ -74,8 +88,26 @@ struct Report {
     figures: Vec<Figure>,
 }
 
-const FULL: Amounts = Amounts { runs: 60, crowd: 500, sample: 25, networks: 1000, at_once: 100 };
-const QUICK: Amounts = Amounts { runs: 15, crowd: 60, sample: 10, networks: 100, at_once: 30 };
+const FULL: Amounts = Amounts {
+    runs: 60,
+    crowd: 500,
+    sample: 25,
+    networks: 1000,
+    at_once: 100,
+    publishings: 15,
+    ports: 10_000,
+    dockerd: 3,
+};
+const QUICK: Amounts = Amounts {
+    runs: 15,
+    crowd: 60,
+    sample: 10,
+    networks: 100,
+    at_once: 30,
+    publishings: 5,
+    ports: 1000,
+    dockerd: 1,
+};
 
 impl Core {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
@@ -87,7 +119,7 @@ impl Core {
             bin_dir.canonicalize().with_context(|| format!("no directory {}", bin_dir.display()))?;
         let amounts = if self.quick { QUICK } else { FULL };
         let start = Instant::now();
-        let figures = measured(&bin_dir, amounts)?;
+        let figures = measured(&bin_dir, &self.only, amounts)?;
         let report = Report { machine: Machine::describe()?, amounts, figures };
         let text = report.markdown();
         write!(std::io::stdout(), "{text}")?;
@@ -105,20 +137,39 @@ impl Core {
     }
 }
 
-fn measured(bin_dir: &std::path::Path, amounts: Amounts) -> anyhow::Result<Vec<Figure>> {
+/// A measurement.
+enum Part {
+    /// With a daemon to itself: what one leaves behind costs no other.
+    With(fn(&mut Daemon, Amounts) -> anyhow::Result<Vec<Figure>>),
+    /// That starts what it needs of the programs in a directory.
+    Apart(fn(&Path, Amounts) -> anyhow::Result<Vec<Figure>>),
+}
+
+/// Each with its name, and what it is of.
+const PARTS: [(&str, &str, Part); 9] = [
+    ("idle", "an idle daemon", Part::With(measure::idle)),
+    ("runs", "runs of true", Part::With(measure::runs)),
+    ("crowd", "starts on one bridge", Part::With(measure::crowd)),
+    ("networks", "networks", Part::With(measure::networks)),
+    ("at-once", "starts at once", Part::With(measure::at_once)),
+    ("range", "a range of published ports", Part::With(ports::range)),
+    ("answer", "the time until a published port answers", Part::With(ports::answer)),
+    ("path", "the way to a published port", Part::Apart(path::measure)),
+    ("dockerd", "dockerd's ports beside ours", Part::Apart(ports::beside_dockerd)),
+];
+
+fn measured(bin_dir: &Path, only: &[String], amounts: Amounts) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    let parts: [(&str, measure::Part); 5] = [
-        ("an idle daemon", measure::idle),
-        ("runs of true", measure::runs),
-        ("starts on one bridge", measure::crowd),
-        ("networks", measure::networks),
-        ("starts at once", measure::at_once),
-    ];
-    for (name, part) in parts {
-        writeln!(std::io::stderr(), "measuring {name}")?;
-        // Each has a daemon to itself: what one leaves behind costs no other.
-        let mut daemon = Daemon::start(bin_dir).context("can't start the daemon under test")?;
-        figures.extend(part(&mut daemon, amounts).with_context(|| format!("measuring {name}"))?);
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
+    for (name, what, part) in PARTS.into_iter().filter(|(name, ..)| wanted(name)) {
+        writeln!(std::io::stderr(), "measuring {what}")?;
+        let measured = match part {
+            Part::With(part) => Daemon::start(bin_dir, &[])
+                .context("can't start the daemon under test")
+                .and_then(|mut daemon| part(&mut daemon, amounts)),
+            Part::Apart(part) => part(bin_dir, amounts),
+        };
+        figures.extend(measured.with_context(|| format!("measuring {name}"))?);
     }
     Ok(figures)
 }

@@ -205,8 +205,8 @@ impl Inner {
         // Flows that began while nothing was published would go on past the rules.
         flush(&fresh, |proto| proto == Proto::Udp);
         if let Err(error) = self.keeper.serve(std::mem::take(&mut reserved.ports)) {
-            if let Err(error) = self.rules().set_ports(changes(new, old)) {
-                tracing::warn!(%error, "rules can't be put back");
+            if let Err(error) = self.rules().force_ports(changes(new, old)) {
+                tracing::warn!(%error, "rules can't be put back for now");
             }
             return Err(failed(error.into()));
         }
@@ -219,7 +219,7 @@ impl Inner {
         if gone.is_empty() {
             return;
         }
-        if let Err(error) = self.rules().set_ports(changes(attached, &[])) {
+        if let Err(error) = self.rules().force_ports(changes(attached, &[])) {
             tracing::warn!(%error, "rules of ports are left to be cleaned up later");
         }
         self.give_up(&gone, |proto| proto == Proto::Udp);

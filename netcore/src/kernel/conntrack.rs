@@ -6,8 +6,8 @@
 //! A flow is recognised by where its first packet went, before any translation: the *host's* address and port. Two flows
 //! to other places may share the sandbox's port, and one to this place never shows it.
 //!
-//! The kernel is asked for one family and protocol at a time, and, where all that is looked for shares them, one port and
-//! one address; kernels before 5.8 ignore such a filter, and what comes is compared here anyway. Each flow is deleted by
+//! The kernel is asked for one protocol at a time, and, where all that is looked for shares them, one family, port and
+//! address; kernels before 5.8 ignore such a filter, and what comes is compared here anyway. Each flow is deleted by
 //! its full tuple and number. A deletion without a tuple would empty the whole table: none is ever sent.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,19 +114,23 @@ struct Question<'a> {
     flows: Vec<&'a Flow>,
 }
 
-/// A listing per family and protocol. Each walks the whole table, so that one for each flow would cost more than what it
-/// spares.
+/// A listing per protocol. Each walks the whole table, so that one for each family, let alone flow, would cost more than
+/// what it spares.
 fn questions(flows: &[Flow]) -> Vec<Question<'_>> {
-    let mut grouped: BTreeMap<(bool, Proto), Vec<&Flow>> = BTreeMap::new();
+    let mut grouped: BTreeMap<Proto, Vec<&Flow>> = BTreeMap::new();
     for flow in flows {
-        grouped.entry((flow.host_ip.is_ipv6(), flow.proto)).or_default().push(flow);
+        grouped.entry(flow.proto).or_default().push(flow);
     }
-    grouped.into_iter().map(|((v6, proto), flows)| Question::new(v6, proto, flows)).collect()
+    grouped.into_iter().map(|(proto, flows)| Question::new(proto, flows)).collect()
 }
 
 impl<'a> Question<'a> {
-    fn new(v6: bool, proto: Proto, flows: Vec<&'a Flow>) -> Self {
-        let family = if v6 { NetfilterProtoFamily::IPv6 } else { NetfilterProtoFamily::IPv4 };
+    fn new(proto: Proto, flows: Vec<&'a Flow>) -> Self {
+        let family = match common(&flows, |flow| Some(flow.host_ip.is_ipv6())) {
+            Some(true) => NetfilterProtoFamily::IPv6,
+            Some(false) => NetfilterProtoFamily::IPv4,
+            None => NetfilterProtoFamily::Unspec,
+        };
         let (port, address) = (common(&flows, Flow::port), common(&flows, Flow::address));
         Self { family, proto, port, address, flows }
     }
@@ -328,11 +332,7 @@ mod tests {
                 flow(Proto::Tcp, one, 1, 9),
                 flow(Proto::Udp, any, 53, 53)
             ]),
-            [
-                (2, Proto::Tcp, None, local, 1),
-                (2, Proto::Udp, Some(53), None, 1),
-                (10, Proto::Udp, Some(53), None, 1)
-            ]
+            [(2, Proto::Tcp, None, local, 1), (0, Proto::Udp, Some(53), None, 2)]
         );
     }
 

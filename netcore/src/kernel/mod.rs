@@ -13,6 +13,7 @@ mod announce;
 mod bridge;
 pub(crate) mod child;
 mod conntrack;
+pub(crate) mod deaf;
 pub(crate) mod enter;
 mod error;
 mod host;

@@ -1,6 +1,6 @@
 //! One host socket: opened, bound, and deaf until somebody serves it.
 //!
-//! A classic BPF program that accepts nothing stands on each from before it is bound: what arrives is dropped, not refused,
+//! A BPF program that accepts nothing stands on each from before it is bound: what arrives is dropped, not refused,
 //! so that a client tries again and ends up with whoever serves by then. SCTP takes it only once it is bound. Some kernels
 //! keep such programs for the privileged; then what arrives waits in the socket's queue.
 //!
@@ -15,16 +15,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::ports::Proto;
 use super::reserve::ReserveError;
-use crate::kernel::sctp;
+use crate::kernel::{deaf, sctp};
 
 const UNPRIVILEGED_FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
-
-/// `ret 0`: of every packet nothing is kept.
-const DROP_ALL: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
 
 /// Whether the host can listen on IPv6 at all, asked on `[::1]` as Docker does.
 pub fn host_listens_on_ipv6() -> bool {
@@ -33,7 +30,7 @@ pub fn host_listens_on_ipv6() -> bool {
 
 /// Makes a socket drop all that arrives. Established connections of a listening one go on.
 pub(super) fn deafen(socket: &impl AsFd) -> io::Result<()> {
-    SockRef::from(&socket.as_fd()).attach_filter(&DROP_ALL)
+    deaf::deafen(socket.as_fd())
 }
 
 /// Undoes [`deafen`]; nothing if there is nothing to undo.

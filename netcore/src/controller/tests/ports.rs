@@ -143,6 +143,23 @@ fn ports_of_a_running_sandbox_come_and_go() {
 }
 
 #[test]
+fn rules_that_cannot_be_removed_go_with_the_next_change() {
+    let (lab, ip) = (Lab::new(), own_address());
+    let controller = without_proxy(&lab);
+    create(&controller, "web", "bridge", &[format!("{ip}:8080:80")]);
+    let web = controller.start_sandbox("web", me()).unwrap().sandbox.id;
+    lab.kernel.state().tools_fail = true;
+    controller.sandbox_ended(web, 0, None).unwrap();
+    lab.kernel.state().tools_fail = false;
+    create(&controller, "next", "bridge", &[format!("{ip}:8081:80")]);
+    lab.kernel.state().rules.clear();
+    controller.start_sandbox("next", me()).unwrap();
+    let said = lab.kernel.state().rules.concat();
+    let has = |port: u16| said.contains(&format!("{ip} . tcp . {port}"));
+    assert!(said.contains("delete table") && has(8081) && !has(8080), "{said}");
+}
+
+#[test]
 fn of_two_who_want_one_port_exactly_one_gets_it() {
     let (lab, ip) = (Lab::new(), own_address());
     let controller = without_proxy(&lab);

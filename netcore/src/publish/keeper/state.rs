@@ -111,27 +111,35 @@ impl State {
         for id in self.held.get(mapping).map_or(&[][..], |held| &held.parts) {
             self.restless.remove(id);
             let Some(Part { proxy, .. }) = self.parts.get_mut(id) else { continue };
+            let process = match std::mem::replace(&mut proxy.state, proxies::State::Over) {
+                proxies::State::Alive { process, .. } => Some(process),
+                proxies::State::Down { .. } => None,
+                // Withdrawn before, or never served: it is deaf.
+                proxies::State::Over => continue,
+            };
             // Who can't be made deaf is ended all the same.
             let _ = proxy.reservation.deafen();
-            if let proxies::State::Alive { process, .. } =
-                std::mem::replace(&mut proxy.state, proxies::State::Over)
-            {
-                running.push(process);
-            }
+            running.extend(process);
         }
         running
     }
 
     /// Forgets a mapping and closes its sockets. Returns whether its numbers were taken.
     pub(super) fn let_go(&mut self, mapping: &Mapping) -> bool {
-        let claimed = self.missing.iter().any(|missing| missing.mapping == *mapping && missing.claimed);
-        self.missing.retain(|missing| missing.mapping != *mapping);
+        let claimed = self.forget_missing(mapping);
         let Some(held) = self.held.remove(mapping) else { return claimed };
         for id in held.parts {
             self.restless.remove(&id);
             self.parts.remove(&id);
         }
         true
+    }
+
+    /// Isn't to try any more what couldn't be had. Returns whether its numbers were taken.
+    pub(super) fn forget_missing(&mut self, mapping: &Mapping) -> bool {
+        let claimed = self.missing.iter().any(|missing| missing.mapping == *mapping && missing.claimed);
+        self.missing.retain(|missing| missing.mapping != *mapping);
+        claimed
     }
 
     /// Processes that an earlier keeper has started.

@@ -121,6 +121,27 @@ fn one(keeper: &Keeper) -> Publication {
     served(keeper, &[format!("{}::80", own_address())]).remove(0)
 }
 
+/// A range of two ports that is served.
+fn two_in_a_row(keeper: &Keeper) -> Publication {
+    let ip = own_address();
+    let first = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+    eventually("two ports in a row", || {
+        let spec: PublishSpec = format!("{ip}:{first}-{}:80-81", first.checked_add(1)?).parse().unwrap();
+        let mut bound = keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()?;
+        let reservation = bound.remove(0);
+        let publication = Publication {
+            spec,
+            proto: reservation.proto(),
+            container: reservation.container(),
+            host: Some(reservation.host()),
+            addresses: reservation.addresses().to_vec(),
+            target: "172.17.0.2".parse().unwrap(),
+        };
+        keeper.serve(vec![(reservation, publication.clone())]).unwrap();
+        Some(publication)
+    })
+}
+
 fn place(publication: &Publication) -> SocketAddr {
     SocketAddr::new(publication.addresses[0], publication.host.unwrap().first())
 }
@@ -289,6 +310,59 @@ fn leftovers_that_nobody_wants_are_ended_and_strangers_are_not() {
     assert!(!runs(next) && runs(other));
 }
 
+/// A process that says of itself what a proxy of an earlier keeper would say.
+struct Impostor(std::process::Child);
+
+impl Impostor {
+    fn new(
+        fixture: &Fixture,
+        publication: &Publication,
+        command: &mut std::process::Command,
+    ) -> Option<Self> {
+        let mapping = Mapping::published(publication).unwrap();
+        command.env("PORTMAP_PROXY", format!("{} {mapping}", fixture.marker()));
+        command.spawn().ok().map(Self)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_is_not_of_our_user_and_network_is_no_leftover() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let publication = {
+        let keeper = fixture.without_proxy();
+        let publication = one(&keeper);
+        keeper.release(std::slice::from_ref(&publication));
+        publication
+    };
+    let sleep = || {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("1000");
+        command
+    };
+    let mut elsewhere = std::process::Command::new("unshare");
+    elsewhere.args(["-n", "sleep", "1000"]);
+    let (same, mut user) = (&mut sleep(), sleep());
+    std::os::unix::process::CommandExt::uid(&mut user, 65_534);
+    let mine = Impostor::new(&fixture, &publication, same).unwrap();
+    let others = [&mut user, &mut elsewhere].map(|command| Impostor::new(&fixture, &publication, command));
+    let [Some(user), Some(elsewhere)] = others else {
+        eprintln!("not tested: only root may have other users' processes and networks");
+        return;
+    };
+    let pids = [&mine, &user, &elsewhere].map(|one| one.0.id());
+    eventually("all have begun", || pids.iter().all(|pid| serves(*pid)).then_some(()));
+    let found: Vec<u32> =
+        found::predecessors(&KeeperMark::new(&fixture.marker())).iter().map(|one| one.pid).collect();
+    assert_eq!(found, [mine.0.id()]);
+}
+
 #[test]
 fn a_port_is_never_free_when_proxies_are_switched_off_and_on() {
     let fixture = Fixture::new(MANY, SERVE);
@@ -442,23 +516,7 @@ fn a_program_gets_as_many_sockets_as_it_takes() {
 fn a_range_is_divided_when_the_program_in_its_place_takes_less() {
     let mut fixture = Fixture::new(MANY, SERVE);
     let keeper = fixture.keeper();
-    let ip = own_address();
-    let first = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
-    let _published = eventually("two ports in a row", || {
-        let spec: PublishSpec = format!("{ip}:{first}-{}:80-81", first.checked_add(1)?).parse().unwrap();
-        let mut bound = keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()?;
-        let reservation = bound.remove(0);
-        let publication = Publication {
-            spec,
-            proto: reservation.proto(),
-            container: reservation.container(),
-            host: Some(reservation.host()),
-            addresses: reservation.addresses().to_vec(),
-            target: "172.17.0.2".parse().unwrap(),
-        };
-        keeper.serve(vec![(reservation, publication.clone())]).unwrap();
-        Some(publication)
-    });
+    two_in_a_row(&keeper);
     let whole = pids(&keeper);
     assert_eq!(whole.len(), 1);
     fixture.help = ONE;
@@ -566,4 +624,59 @@ fn a_proxy_is_replaced_when_no_descriptor_is_left_and_taken_over_when_few_are() 
     kill(last[0]);
     another(&keeper, &last);
     eventually("it is bound", || listens(&publication).then_some(()));
+}
+
+fn moved(publication: &Publication) -> Publication {
+    Publication { target: "172.17.0.9".parse().unwrap(), ..publication.clone() }
+}
+
+/// What is held for a while isn't, and then is served; released, its numbers are free.
+fn comes_in_the_end(keeper: &Keeper, wanted: &Publication, proxies: usize) {
+    eventually("it is served", || (pids(keeper).len() == proxies).then_some(()));
+    eventually("nothing is tried any more", || keeper.0.state().missing.is_empty().then_some(()));
+    assert!(keeper.proxies().iter().all(|(publication, _)| publication == wanted));
+    keeper.release(std::slice::from_ref(wanted));
+    assert!(keeper.proxies().is_empty() && keeper.0.state().missing.is_empty());
+    let claimed = keeper.0.numbers().claim(&wanted.addresses, wanted.proto, wanted.host.unwrap());
+    assert_eq!(claimed, Ok(()));
+}
+
+#[test]
+fn what_is_led_elsewhere_while_it_cannot_be_had_comes_in_the_end() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let first = fixture.without_proxy();
+    let publication = one(&first);
+    first.release(std::slice::from_ref(&publication));
+    let holder = eventually("the port", || TcpListener::bind(place(&publication)).ok());
+    let keeper = fixture.keeper();
+    assert_eq!(keeper.restore(vec![publication.clone()]).len(), 1);
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    drop(holder);
+    comes_in_the_end(&keeper, &now, 1);
+}
+
+#[test]
+fn what_cannot_be_bound_again_where_it_leads_elsewhere_comes_in_the_end() {
+    let fixture = Fixture::new(NOTHING, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let holder = eventually("our socket is closed", || TcpListener::bind(place(&publication)).ok());
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    assert!(keeper.proxies().is_empty());
+    drop(holder);
+    comes_in_the_end(&keeper, &now, 1);
+}
+
+#[test]
+fn what_cannot_be_served_where_it_leads_elsewhere_comes_in_the_end() {
+    let fixture = Fixture::new(ONE, SERVE);
+    let keeper = fixture.keeper();
+    let publication = two_in_a_row(&keeper);
+    fixture.program("printf '1\\nnot now' >&3; exit 1");
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    fixture.program(SERVE);
+    comes_in_the_end(&keeper, &now, 2);
 }

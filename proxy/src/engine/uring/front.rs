@@ -184,15 +184,19 @@ impl Front {
             return;
         }
         for number in 0..self.doors.len() {
-            let door = &mut self.doors[number];
-            let state = std::mem::replace(&mut door.state, State::Closing);
-            match (&door.socket, state) {
-                (Some(socket), State::Accepting | State::Stopping | State::Watching) => {
-                    reactor.ring.cancel_all(socket.as_fd(), Token::Nothing.encode());
-                }
+            let listener = u32::try_from(number).unwrap_or(u32::MAX); // fewer listeners than ports
+            // By what was asked for: to find it by its socket, the kernel would look through all that is under way, for
+            // each listener again.
+            let operation = match std::mem::replace(&mut self.doors[number].state, State::Closing) {
+                State::Accepting | State::Stopping => Token::Accepted(listener),
+                State::Watching => Token::Waiting(listener),
                 // Nothing of it is in the ring.
-                _ => self.leave(number, reactor),
-            }
+                State::Starved | State::Pausing(_) | State::Closing => {
+                    self.leave(number, reactor);
+                    continue;
+                }
+            };
+            reactor.ring.cancel(operation.encode(), Token::Nothing.encode());
         }
         self.waiting = 0;
     }
