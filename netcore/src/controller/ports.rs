@@ -79,9 +79,13 @@ impl Controller {
         for spec in specs {
             let given = sandbox.config.ports.publish.len();
             let mut gone: Vec<PublishSpec> = vec![*spec];
+            // Where it is there to the letter, others that it may mean as well stay.
+            let is_there = sandbox.config.ports.publish.contains(spec)
+                || attached.iter().flat_map(|a| &a.endpoint.publications).any(|p| p.spec == *spec);
             for Attachment { endpoint, .. } in &mut attached {
-                let meant =
-                    |publication: &Publication| publication.spec == *spec || is_meant(spec, publication);
+                let meant = |publication: &Publication| {
+                    publication.spec == *spec || (!is_there && is_meant(spec, publication))
+                };
                 gone.extend(endpoint.publications.iter().filter(|p| meant(p)).map(|p| p.spec));
                 endpoint.publications.retain(|publication| !gone.contains(&publication.spec));
             }

@@ -130,7 +130,10 @@ fn ports_of_a_running_sandbox_come_and_go() {
     let (_, said) = text(controller.publish("web", free.clone()));
     assert!(said.ends_with(&format!("{ip}::82 is published twice")), "{said}");
     assert_eq!(standing(&controller.sandbox("web").unwrap()), standing(&once));
-    controller.unpublish("web", &free).unwrap();
+    controller.publish("web", specs(&[format!("{ip}:8083:82")])).unwrap();
+    let view = controller.unpublish("web", &free).unwrap();
+    assert_eq!(standing(&view).len(), 3, "others of the same port stay: {view:?}");
+    controller.unpublish("web", &specs(&[format!("{ip}:8083:82")])).unwrap();
     // What says enough is enough.
     let view = controller.unpublish("web", &specs(&["8081:81/udp".into()])).unwrap();
     assert_eq!(standing(&view), ["8080 -> 172.17.0.2:80/tcp"]);
