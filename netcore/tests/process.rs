@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
 
-use netcore::process::{Files, Program, Session, SpawnError, Surroundings, Terminal, spawn};
+use netcore::process::{
+    Files, Mounts, Program, Session, SpawnError, Surroundings, Terminal, spawn, spawn_in,
+};
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, chroot, geteuid};
 
 fn is_root() -> bool {
     let root = geteuid().is_root();
@@ -42,7 +45,18 @@ fn program(command: &[&str]) -> Program {
 
 /// What a shell prints that runs `script`.
 fn printed(script: &str, surroundings: &Surroundings) -> String {
-    let mut child = spawn(program(&["sh", "-c", script]), surroundings).unwrap();
+    printed_in(script, surroundings, None)
+}
+
+/// The same, with and without a mount namespace that was prepared.
+fn printed_both_ways(script: &str, surroundings: &Surroundings) -> String {
+    let text = printed(script, surroundings);
+    assert_eq!(printed_in(script, surroundings, Some(Mounts::prepare())), text, "{script}");
+    text
+}
+
+fn printed_in(script: &str, surroundings: &Surroundings, mounts: Option<Mounts>) -> String {
+    let mut child = spawn_in(program(&["sh", "-c", script]), surroundings, mounts).unwrap();
     let text = text(&mut child);
     assert!(child.wait().unwrap().success(), "{script}: {text}");
     text
@@ -71,8 +85,10 @@ fn a_command_has_names_and_files_of_its_own() {
         hostname: file("hostname", "web\n"),
         resolv_conf: None,
     };
-    let seen =
-        printed("uname -n; cat /proc/sys/kernel/domainname /etc/hosts; echo $A $HOME", &own(files.clone()));
+    let seen = printed_both_ways(
+        "uname -n; cat /proc/sys/kernel/domainname /etc/hosts; echo $A $HOME",
+        &own(files.clone()),
+    );
     assert_eq!(seen, "web\nlan\n10.0.0.2 web\nb\n");
     // Written in place by us, seen inside; the host's is untouched.
     let mut waiting = program(&["sh", "-c", "read line; cat /etc/hosts"]);
@@ -92,8 +108,33 @@ fn mounts_stay_inside() {
     }
     let folder = tempfile::tempdir().unwrap();
     let script = format!("mount -t tmpfs none {0} && touch {0}/inside && ls {0}", folder.path().display());
-    assert_eq!(printed(&script, &own(Files::default())), "inside\n");
+    assert_eq!(printed_both_ways(&script, &own(Files::default())), "inside\n");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_command_keeps_the_root_of_who_starts_it() {
+    if !is_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    fs::write(root.join("marker"), "").unwrap();
+    let places = ["usr", "bin", "lib", "lib64", "proc", "dev"];
+    places.iter().for_each(|place| fs::create_dir(root.join(place)).unwrap());
+    let confined = thread::spawn(move || {
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some(&root), &root, none, MsFlags::MS_BIND, none).unwrap();
+        for place in places.iter().filter(|place| Path::new("/").join(place).exists()) {
+            let from = Path::new("/").join(place);
+            mount(Some(&from), &root.join(place), none, MsFlags::MS_BIND | MsFlags::MS_REC, none).unwrap();
+        }
+        chroot(&root).unwrap();
+        printed_both_ways("ls -d /marker; pwd", &own(Files::default()))
+    });
+    assert_eq!(confined.join().unwrap(), "/marker\n/\n");
 }
 
 #[test]

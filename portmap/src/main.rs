@@ -84,6 +84,10 @@ enum Command {
     Publish(cli::sandbox_publish::Args),
     /// Take back ports that were published, by the same words. Prints where they were
     Unpublish(cli::sandbox_publish::Args),
+    /// Say why a published port answers, or why it doesn't
+    ///
+    /// Follows a packet's way from the host's port to what listens in the sandbox. Exits with 0 if it answers, with 1 if not.
+    Explain(cli::explain::Args),
     /// Run the daemon, which keeps networks and sandboxes
     Daemon(Box<cli::daemon::Args>),
     #[command(hide = true)]
@@ -115,6 +119,7 @@ fn main() -> ExitCode {
                 Command::Port(args) => cli::port::run(host, args),
                 Command::Publish(args) => cli::sandbox_publish::publish(host, args),
                 Command::Unpublish(args) => cli::sandbox_publish::unpublish(host, args),
+                Command::Explain(args) => cli::explain::run(host, args),
                 Command::Daemon(args) => cli::daemon::run(args, hosts),
                 Command::Supervise(args) => supervise::run(host, args),
             };
@@ -126,9 +131,10 @@ fn main() -> ExitCode {
         Err(error) if is_wanted(error.kind()) => to_the_end_or_enough(error.print()).context("cannot print"),
         Err(error) => {
             let typed = || std::env::args().skip(1);
-            let unknown =
-                (error.kind() == ErrorKind::UnknownArgument).then(|| unknown_command(typed())).flatten();
-            let text = unknown.unwrap_or_else(|| error.to_string());
+            let is_about_words =
+                matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand);
+            let unknown = is_about_words.then(|| unknown_command(typed())).flatten();
+            let text = unknown.unwrap_or_else(|| one_too_many(error.to_string()));
             Err(anyhow::anyhow!("{}", usage_error(&text, &command_path(typed()))))
         }
     };
@@ -179,6 +185,12 @@ fn usage_error(text: &str, command: &str) -> String {
     let first = text.split("\n\n").next().unwrap_or(text);
     let words: Vec<&str> = first.split_whitespace().collect();
     format!("{} (see {command} --help)", words.join(" "))
+}
+
+/// Where ports are published, a word that resembles a command is one too many like any other.
+fn one_too_many(text: String) -> String {
+    let word = text.strip_prefix("error: unrecognized subcommand ").and_then(|rest| rest.lines().next());
+    word.map_or_else(|| text.clone(), |word| format!("unexpected argument {word} found"))
 }
 
 /// The command that was meant, as far as it was one: `portmap network create`.

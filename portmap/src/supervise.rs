@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow};
-use netcore::process::{self, Files, Leftovers, Program, Session, SpawnError, Surroundings, Terminal};
+use netcore::process::{
+    self, Files, Leftovers, Mounts, Program, Session, SpawnError, Surroundings, Terminal,
+};
 use nix::sys::prctl::set_child_subreaper;
 use serde::Deserialize;
 use serde_json::json;
@@ -146,6 +148,8 @@ pub(crate) fn supervise(
     seat: Seat,
     started: impl FnOnce(),
 ) -> Result<u8, Failure> {
+    // The daemon needs longer.
+    let mounts = Mounts::prepare();
     let path = format!("/portmap/sandboxes/{}/start", encode(reference));
     let answer = client.call("POST", &path, Some(&json!({"Pid": std::process::id()})))?;
     if answer.status == 304 {
@@ -156,7 +160,7 @@ pub(crate) fn supervise(
     let ready: Ready = serde_json::from_slice(&answer.body)
         .map_err(|error| Failure::ours(format!("unexpected answer from the daemon: {error}")))?;
     let path = |what: &str| format!("/portmap/sandboxes/{}/{what}", ready.id);
-    let outcome = start(&ready, seat);
+    let outcome = start(&ready, seat, mounts);
     let (mut attendant, leftovers) = match outcome {
         Ok(running) => running,
         Err(failure) => {
@@ -179,7 +183,7 @@ pub(crate) fn supervise(
     Ok(code)
 }
 
-fn start(ready: &Ready, seat: Seat) -> Result<(Attendant, Leftovers), Failure> {
+fn start(ready: &Ready, seat: Seat, mounts: Mounts) -> Result<(Attendant, Leftovers), Failure> {
     let (session, stdio, mut log) = match seat {
         Seat::Foreground { stdin } => {
             let stdin = if stdin { Stdio::inherit() } else { Stdio::null() };
@@ -192,7 +196,7 @@ fn start(ready: &Ready, seat: Seat) -> Result<(Attendant, Leftovers), Failure> {
     // Orphans come to us instead of to init.
     set_child_subreaper(true).context("cannot become a subreaper")?;
     let signals = Signals::block(session == Session::Shared)?;
-    let mut child = match process::spawn(program, &surroundings) {
+    let mut child = match process::spawn_in(program, &surroundings, Some(mounts)) {
         Ok(child) => child,
         Err(error) => {
             signals.release();

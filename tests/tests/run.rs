@@ -112,7 +112,7 @@ fn our_own_failures_are_125() {
     let Some(home) = home() else { return };
     for words in [
         &["run"][..],
-        &["run", "-p", "80:80", "true"],
+        &["run", "-p", "80:80:80", "true"],
         &["run", "--nonsense", "true"],
         &["run", "--netns", "/dev/null", "true"],
         &["run", "--net", "a", "--net", "a", "true"],

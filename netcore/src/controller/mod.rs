@@ -23,6 +23,7 @@ mod home;
 mod host;
 mod known;
 mod locks;
+mod look;
 mod networks;
 mod open;
 mod plans;

@@ -54,7 +54,11 @@ impl Controller {
         sandbox.config.ports.publish.extend_from_slice(&specs);
         let mut attached = known.attached.clone();
         let reserved = match sandbox.state {
-            SandboxState::Running(_) => inner.reserve_ports(&sandbox, &specs, &mut attached)?,
+            SandboxState::Running(_) => {
+                let reserved = inner.reserve_ports(&sandbox, &specs, &mut attached)?;
+                inner.refuse_clashes(&sandbox, &attached)?;
+                reserved
+            }
             SandboxState::Created | SandboxState::Exited(_) => inner.nothing_reserved(),
         };
         inner.change_ports(&known.sandbox, &sandbox, &known.attached, &attached, reserved)?;
@@ -127,6 +131,14 @@ impl Inner {
         Ok(reserved)
     }
 
+    /// Refuses ports of a running sandbox with which it couldn't be started again.
+    fn refuse_clashes(&self, sandbox: &Sandbox, attached: &[Attachment]) -> Result<()> {
+        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
+        let specs = wanted(&sandbox.config.ports).map_err(|error| failed(error.into()))?;
+        plan_for(&specs, &self.destination(attached)).map_err(|error| failed(error.into()))?;
+        Ok(())
+    }
+
     /// All that is to be published of a sandbox that starts.
     pub(super) fn reserve_all(&self, sandbox: &Sandbox, attached: &mut [Attachment]) -> Result<Reserved<'_>> {
         let specs =
@@ -189,8 +201,8 @@ impl Inner {
         // Flows that began while nothing was published would go on past the rules.
         flush(&fresh, |proto| proto == Proto::Udp);
         if let Err(error) = self.keeper.serve(std::mem::take(&mut reserved.ports)) {
-            if let Err(error) = self.rules().set_ports(changes(new, old)) {
-                tracing::warn!(%error, "rules can't be put back");
+            if let Err(error) = self.rules().force_ports(changes(new, old)) {
+                tracing::warn!(%error, "rules can't be put back for now");
             }
             return Err(failed(error.into()));
         }
@@ -203,7 +215,7 @@ impl Inner {
         if gone.is_empty() {
             return;
         }
-        if let Err(error) = self.rules().set_ports(changes(attached, &[])) {
+        if let Err(error) = self.rules().force_ports(changes(attached, &[])) {
             tracing::warn!(%error, "rules of ports are left to be cleaned up later");
         }
         self.give_up(&gone, |proto| proto == Proto::Udp);

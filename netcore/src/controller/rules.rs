@@ -98,6 +98,18 @@ impl Rules {
         self.apply(self.facts.with_ports(changes))
     }
 
+    /// As [`set_ports`](Self::set_ports), for what is so whatever becomes of the rules: those that can't be changed now are
+    /// by the next change of any.
+    pub(super) fn force_ports(&mut self, changes: Vec<(EndpointId, Option<EndpointPorts>)>) -> Result<()> {
+        let changes = changes.into_iter().map(|(id, ports)| (id, ports.map(Arc::new)));
+        self.facts = self.facts.with_ports(changes);
+        let applied = self.firewall.apply(&self.facts);
+        if applied.is_err() {
+            self.firewall.forget();
+        }
+        Ok(applied?)
+    }
+
     /// Replaces all facts and all rules.
     pub(super) fn replace(
         &mut self,

@@ -4,6 +4,7 @@ mod facts;
 mod flags;
 mod lab;
 mod networks;
+mod ports;
 mod restart;
 mod sandboxes;
 mod undo;

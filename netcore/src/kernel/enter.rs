@@ -6,9 +6,10 @@
 //! Not here: which steps there are to make, and what failing means (`process`).
 
 use std::ffi::CString;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
@@ -23,6 +24,8 @@ pub(crate) enum Step {
     Join(OwnedFd, libc::c_int),
     /// Leaves those of the parent for new ones.
     Unshare(libc::c_int),
+    /// Has this directory for its root.
+    Root(OwnedFd),
     /// Keeps what is mounted here from the place it was copied from; the other way it goes on.
     Slave,
     /// Lays a file over another, if that is there.
@@ -123,10 +126,13 @@ fn make(step: &Step) -> io::Result<()> {
         Step::Join(namespace, kinds) => check(unsafe { libc::setns(namespace.as_raw_fd(), *kinds) }),
         // SAFETY: unshare touches no memory, and the child has one thread.
         Step::Unshare(kinds) => check(unsafe { libc::unshare(*kinds) }),
-        // SAFETY: the path is a literal that ends in NUL; source, type and data may be null for a change of propagation.
-        Step::Slave => check(unsafe {
-            libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_SLAVE, ptr::null())
-        }),
+        Step::Root(root) => {
+            // SAFETY: fchdir touches no memory; the descriptor is owned by the list.
+            check(unsafe { libc::fchdir(root.as_raw_fd()) })?;
+            // SAFETY: the path is a literal that ends in NUL.
+            check(unsafe { libc::chroot(c".".as_ptr()) })
+        }
+        Step::Slave => enslave_mounts(),
         Step::Cover { source, target } => cover(source, target),
         // SAFETY: the text is as long as said.
         Step::Hostname(name) => check(unsafe { libc::sethostname(name.as_ptr().cast(), name.len()) }),
@@ -140,6 +146,23 @@ fn make(step: &Step) -> io::Result<()> {
         // SAFETY: the path ends in NUL.
         Step::Directory(path) => check(unsafe { libc::chdir(path.as_ptr()) }),
     }
+}
+
+fn enslave_mounts() -> io::Result<()> {
+    let (none, flags) = (ptr::null(), libc::MS_REC | libc::MS_SLAVE);
+    // SAFETY: the path is a literal that ends in NUL; source, type and data may be null for a change of propagation.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, flags, ptr::null()) })
+}
+
+/// Leaves this thread's mount namespace for a copy of it, in which what is mounted in the original appears but not the
+/// other way, and gives the copy and its root. The thread has to end now: it isn't where the others are.
+pub(crate) fn copy_mounts() -> io::Result<(OwnedFd, OwnedFd)> {
+    // SAFETY: unshare touches no memory. It gives this thread a root and a directory of its own too.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    enslave_mounts()?;
+    let namespace = File::open("/proc/thread-self/ns/mnt")?;
+    let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/")?;
+    Ok((namespace.into(), root.into()))
 }
 
 fn cover(source: &CString, target: &CString) -> io::Result<()> {

@@ -112,6 +112,7 @@ pub(super) fn describe(step: &Step) -> String {
         Step::Join(_, libc::CLONE_NEWNET) => "enter the sandbox's network namespace".to_owned(),
         Step::Join(..) => "enter the sandbox's namespaces".to_owned(),
         Step::Unshare(_) => "make mount and UTS namespaces".to_owned(),
+        Step::Root(_) => "enter the root directory".to_owned(),
         Step::Slave => "keep mounts in the sandbox (is / a mount point?)".to_owned(),
         Step::Cover { source, target } => {
             format!("mount {} over {}", source.to_string_lossy(), target.to_string_lossy())

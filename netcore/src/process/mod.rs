@@ -11,6 +11,7 @@
 
 mod error;
 mod leftovers;
+mod mounts;
 mod terminal;
 
 use std::ffi::{CString, OsString};
@@ -25,6 +26,7 @@ use crate::kernel::enter::{self, Failure, Step};
 
 pub use error::SpawnError;
 pub use leftovers::{Inhabitants, Leftovers, is_apart};
+pub use mounts::Mounts;
 pub use terminal::Terminal;
 
 /// Where the files of a sandbox are laid.
@@ -100,11 +102,23 @@ pub enum Session {
 /// # Errors
 /// Says which step failed, or what is wrong with the program.
 pub fn spawn(program: Program, surroundings: &Surroundings) -> Result<Child, SpawnError> {
+    spawn_in(program, surroundings, None)
+}
+
+/// As [`spawn`], where a mount namespace of its own has been prepared.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_in(
+    program: Program,
+    surroundings: &Surroundings,
+    mounts: Option<Mounts>,
+) -> Result<Child, SpawnError> {
     let Program { command, env, directory, session, stdio: [stdin, stdout, stderr] } = program;
     let Some((name, arguments)) = command.split_first().filter(|(name, _)| !name.is_empty()) else {
         return Err(SpawnError::NoCommand);
     };
-    let mut steps = surroundings.steps()?;
+    let mut steps = surroundings.steps(mounts)?;
     steps.extend(session.steps());
     steps.push(Step::Directory(c_string(&directory)?));
     steps.push(Step::Signals(session.kept()));
@@ -132,14 +146,19 @@ pub fn is_ignored(signal: i32) -> bool {
 }
 
 impl Surroundings {
-    fn steps(&self) -> Result<Vec<Step>, SpawnError> {
+    fn steps(&self, mounts: Option<Mounts>) -> Result<Vec<Step>, SpawnError> {
         const OWN: libc::c_int = libc::CLONE_NEWNS | libc::CLONE_NEWUTS;
         let mut steps = Vec::new();
         match self {
             Self::Own { netns, hostname, domainname, files } => {
                 steps.extend(netns.as_deref().map(network).transpose()?);
-                steps.push(Step::Unshare(OWN));
-                steps.push(Step::Slave);
+                match mounts.and_then(Mounts::steps) {
+                    Some(prepared) => {
+                        steps.extend(prepared);
+                        steps.push(Step::Unshare(libc::CLONE_NEWUTS));
+                    }
+                    None => steps.extend([Step::Unshare(OWN), Step::Slave]),
+                }
                 for (source, target) in files.pairs() {
                     steps.push(Step::Cover { source: c_string(source)?, target: c_string(target)? });
                 }

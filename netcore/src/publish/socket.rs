@@ -1,7 +1,8 @@
 //! One host socket: opened, bound, and deaf until somebody serves it.
 //!
 //! A BPF program that accepts nothing stands on each from before it is bound: what arrives is dropped, not refused,
-//! so that a client tries again and ends up with whoever serves by then. SCTP takes it only once it is bound.
+//! so that a client tries again and ends up with whoever serves by then. SCTP takes it only once it is bound. Some kernels
+//! keep such programs for the privileged; then what arrives waits in the socket's queue.
 //!
 //! TCP gets `SO_REUSEADDR`, so that connections in TIME_WAIT don't keep a port from its next user. UDP must not: two
 //! sockets could then share a port. IPv6 sockets never take IPv4 traffic; UDP sockets tell the address a datagram was sent
@@ -53,7 +54,10 @@ pub(super) fn open(address: SocketAddr, proto: Proto) -> Result<OwnedFd, Reserve
     };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))
         .map_err(|error| failed("create socket", error))?;
-    let deafen = || deafen(&socket).map_err(|error| failed("set drop packets filter", error));
+    let deafen = || match deafen(&socket) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
+        done => done.map_err(|error| failed("set drop packets filter", error)),
+    };
     if proto == Proto::Tcp {
         socket.set_reuse_address(true).map_err(|error| failed("setsockopt(SO_REUSEADDR)", error))?;
     }

@@ -77,6 +77,24 @@ fn a_bridge_shows_the_firewall_what_passes_it_if_it_must() {
 }
 
 #[test]
+fn loopback_addresses_leave_by_a_bridge_while_they_should() {
+    let Some(world) = World::new() else { return };
+    world.host.ip("link add br-y type bridge");
+    let set = |of: &str| world.kernel.sysctl(&format!("net/ipv4/conf/{of}/route_localnet")).unwrap();
+    for (of, adopted) in [("br-x", false), ("br-y", true)] {
+        let plain = Bridge { adopted, ..bridge(of, &["10.1.0.1/16"]) };
+        let open = Bridge { route_localnet: true, ..plain.clone() };
+        for (wanted, value) in [(&open, "1"), (&plain, "0"), (&open, "1")] {
+            world.ensure(wanted.clone());
+            assert_eq!(set(of).as_deref(), Some(value), "{of}");
+            assert!(world.is_settled(wanted.clone()));
+        }
+        world.remove(open);
+        assert_eq!(set(of).as_deref(), adopted.then_some("0"), "{of}");
+    }
+}
+
+#[test]
 fn a_bridge_keeps_its_hardware_address_when_ports_come() {
     let Some(world) = World::new() else { return };
     world.ensure(bridge("br-x", &["10.1.0.1/16"]));

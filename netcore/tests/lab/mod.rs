@@ -147,6 +147,20 @@ impl Host {
     /// The same with a datagram, whose answer must come back.
     #[allow(dead_code, reason = "not every test binary has published ports")]
     pub(crate) fn ask(&self, at: &str, to: &Self, listens: &str) -> String {
+        let Some((client, server, peer)) = self.send(at, to, listens) else { return String::new() };
+        to.enter(|| server.send_to(b"!", peer)).expect("the client's address can be sent to");
+        // Connected: only from where the question went.
+        client.recv(&mut [0]).map(|_| peer.ip().to_string()).unwrap_or_default()
+    }
+
+    /// Whether a datagram comes through, answered or not.
+    #[allow(dead_code, reason = "not every test binary has published ports")]
+    pub(crate) fn hits(&self, at: &str, to: &Self, listens: &str) -> bool {
+        self.send(at, to, listens).is_some()
+    }
+
+    /// Sends a datagram to `at`. If it comes to `listens`: the client, the server, and where that one saw it come from.
+    fn send(&self, at: &str, to: &Self, listens: &str) -> Option<(UdpSocket, UdpSocket, SocketAddr)> {
         let (at, listens): (SocketAddr, SocketAddr) = (address(at), address(listens));
         let server = to.enter(|| UdpSocket::bind(listens)).expect("the address is free there");
         let any: IpAddr = if at.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
@@ -154,13 +168,9 @@ impl Host {
         for socket in [&server, &client] {
             socket.set_read_timeout(Some(LOST)).expect("a socket has a time-out");
         }
-        if self.enter(|| client.connect(at).and_then(|()| client.send(b"?"))).is_err() {
-            return String::new();
-        }
-        let Ok((_, peer)) = server.recv_from(&mut [0]) else { return String::new() };
-        to.enter(|| server.send_to(b"!", peer)).expect("the client's address can be sent to");
-        // Connected: only from where the question went.
-        client.recv(&mut [0]).map(|_| peer.ip().to_string()).unwrap_or_default()
+        self.enter(|| client.connect(at).and_then(|()| client.send(b"?"))).ok()?;
+        let (_, peer) = server.recv_from(&mut [0]).ok()?;
+        Some((client, server, peer))
     }
 
     /// Whether a ping is answered.

@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod daemon;
 mod env_file;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod inspect;
 pub(crate) mod logs;
 pub(crate) mod network;

@@ -11,11 +11,18 @@ use serde::Deserialize;
 
 use crate::view::natural;
 
+/// What `-p` is. No doc comment: rustdoc would take the brackets for links.
+pub(super) const SPEC_HELP: &str = "A port to publish: [[HOST-IP:][HOST-PORT[-PORT]]:]PORT[-PORT][/tcp|udp|sctp] (may be given several times)";
+
 /// What was typed about ports.
 #[derive(clap::Args)]
 pub(crate) struct PortFlags {
-    /// Publish a port: [[HOST-IP:][HOST-PORT[-PORT]]:]PORT[-PORT][/tcp|udp|sctp] (may be given several times)
-    #[arg(short, long, value_name = "SPEC", allow_hyphen_values = true)]
+    #[arg(help = SPEC_HELP,
+        short,
+        long,
+        value_name = "SPEC",
+        allow_hyphen_values = true
+    )]
     pub(super) publish: Vec<String>,
 
     /// Publish all exposed ports, on free ports of the host

@@ -20,8 +20,13 @@ pub(crate) struct Args {
     /// A sandbox's name or id
     sandbox: String,
 
-    /// A port as run takes it: [[HOST-IP:][HOST-PORT[-PORT]]:]PORT[-PORT][/tcp|udp|sctp] (may be given several times)
-    #[arg(short, long, value_name = "SPEC", required = true, allow_hyphen_values = true)]
+    #[arg(help = super::ports::SPEC_HELP,
+        short,
+        long,
+        value_name = "SPEC",
+        required = true,
+        allow_hyphen_values = true
+    )]
     publish: Vec<String>,
 }
 

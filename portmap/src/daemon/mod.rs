@@ -12,10 +12,12 @@
 //! | [`serve`] | connections, signals, the end |
 //! | [`watch`] | processes of running sandboxes |
 //! | [`bus`] | what happened, for those who listen |
+//! | [`explain`] | why a port answers, or doesn't |
 //! | [`api`] | requests and answers |
 
 mod api;
 mod bus;
+mod explain;
 mod logs;
 mod serve;
 pub(crate) mod settings;

@@ -149,7 +149,8 @@ fn the_host_routes_for_nobody_else_because_of_us() {
         third.ip("route add default via 198.51.100.1");
         let listener = third.listen("198.51.100.2:7".parse().unwrap());
         let to = listener.local_addr().unwrap();
-        assert!(connects(&lab.host, to));
+        // A new cable may be dead for a second.
+        e2e::wait::until("the cable", || connects(&lab.host, to));
         assert_eq!(lab.host.run("cat", &["/proc/sys/net/ipv4/ip_forward"]).trim(), "1");
         assert!(!connects(&lab.neighbour, to));
         lab.ok(&["run", "-d", "--name", "alpha", "--", "sleep", "infinity"]);

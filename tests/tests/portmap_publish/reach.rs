@@ -91,11 +91,14 @@ fn the_kernels_ephemeral_range_and_reserved_ports_are_respected() {
         set("ip_local_port_range", "50000 50003");
         set("ip_local_reserved_ports", "50000-50001");
         let portmap = Portmap::start(4, &["-p", "80", "-p", "81", "127.0.0.1"]);
+        let pid = portmap.process.pid();
         let ports: Vec<u16> = portmap.rows.iter().map(Row::port).collect();
         assert_eq!(ports, [50002, 50002, 50003, 50003]);
         assert_eq!(
             refusal(&["-p", "80", "127.0.0.1"]),
-            "failed to bind host port 0.0.0.0:50003/tcp: address already in use"
+            format!(
+                "failed to bind host port 0.0.0.0:50003/tcp: address already in use (by portmap, process {pid})"
+            )
         );
     });
 }
@@ -118,9 +121,11 @@ fn a_choice_of_ports_skips_those_that_others_hold() {
         let portmap = Portmap::start(2, &["-p", "8000-8015:80", "127.0.0.1"]);
         assert_eq!(portmap.rows[0].host, "0.0.0.0:8015");
         assert_eq!(ask_tcp((V4, 8015)), "web");
-        assert!(
-            refusal(&["-p", "8000-8015:80", "127.0.0.1"])
-                .ends_with("failed to bind host port 0.0.0.0:8015/tcp: address already in use")
+        let refused = refusal(&["-p", "8000-8015:80", "127.0.0.1"]);
+        let by = format!("(by portmap, process {})", portmap.process.pid());
+        assert_eq!(
+            refused,
+            format!("failed to bind host port 0.0.0.0:8015/tcp: address already in use {by}")
         );
     });
 }

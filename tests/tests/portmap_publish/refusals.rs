@@ -7,7 +7,8 @@ fn a_busy_port_stops_everything_with_dockers_words() {
     in_namespace(|| {
         let _holder = TcpListener::bind((ANY, 8081)).unwrap();
         let line = refusal(&["-p", "8080:80", "-p", "8081:81", "-p", "8082:82/udp", "127.0.0.1"]);
-        assert_eq!(line, "failed to bind host port 0.0.0.0:8081/tcp: address already in use");
+        let by = format!("(by portmap_publish, process {})", std::process::id());
+        assert_eq!(line, format!("failed to bind host port 0.0.0.0:8081/tcp: address already in use {by}"));
         for port in [8080, 8082] {
             assert!(can_bind((ANY, port)), "{port} is free again");
         }

@@ -1,8 +1,12 @@
 //! Proxies that an earlier keeper left behind: found by their environment, their sockets taken by descriptor.
+//!
+//! Anybody may write anything into his own environment. What counts is a process of our user, which no other user can
+//! make, and of our network: a daemon in another one may have the same data root by name, in a mount namespace of its own.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use socket2::{SockRef, Type};
 
@@ -21,17 +25,38 @@ pub(super) struct Found {
 
 /// All that run.
 pub(super) fn predecessors(mark: &KeeperMark) -> Vec<Found> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let (Ok(processes), Some(ours)) = (fs::read_dir("/proc"), Kin::of("thread-self")) else {
+        return Vec::new();
+    };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter_map(|pid: u32| {
             let mapping = mark.of_predecessor(pid)?;
             let handle = PidFd::of_number(pid).ok()?;
-            // Only now is it sure that both are about one process.
-            let same = mark.of_predecessor(pid).as_ref() == Some(&mapping) && !handle.has_ended();
+            let kin = Kin::of(&pid.to_string()).as_ref() == Some(&ours);
+            // Only now is it sure that all are about one process.
+            let same = kin && mark.of_predecessor(pid).as_ref() == Some(&mapping) && !handle.has_ended();
             same.then_some(Found { pid, handle, mapping })
         })
         .collect()
+}
+
+/// What a process has in common with its children, and with nobody who means us harm.
+#[derive(PartialEq, Eq)]
+struct Kin {
+    /// All four ids: a program that runs as our user for somebody else has the environment he gave it.
+    users: String,
+    /// Device and inode of its network namespace.
+    network: (u64, u64),
+}
+
+impl Kin {
+    fn of(process: &str) -> Option<Self> {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+        let users = status.lines().find(|line| line.starts_with("Uid:"))?.to_owned();
+        let network = fs::metadata(format!("/proc/{process}/ns/net")).ok()?;
+        Some(Self { users, network: (network.dev(), network.ino()) })
+    }
 }
 
 impl Found {

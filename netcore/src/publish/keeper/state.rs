@@ -126,14 +126,20 @@ impl State {
 
     /// Forgets a mapping and closes its sockets. Returns whether its numbers were taken.
     pub(super) fn let_go(&mut self, mapping: &Mapping) -> bool {
-        let claimed = self.missing.iter().any(|missing| missing.mapping == *mapping && missing.claimed);
-        self.missing.retain(|missing| missing.mapping != *mapping);
+        let claimed = self.forget_missing(mapping);
         let Some(held) = self.held.remove(mapping) else { return claimed };
         for id in held.parts {
             self.restless.remove(&id);
             self.parts.remove(&id);
         }
         true
+    }
+
+    /// Isn't to try any more what couldn't be had. Returns whether its numbers were taken.
+    pub(super) fn forget_missing(&mut self, mapping: &Mapping) -> bool {
+        let claimed = self.missing.iter().any(|missing| missing.mapping == *mapping && missing.claimed);
+        self.missing.retain(|missing| missing.mapping != *mapping);
+        claimed
     }
 
     /// Processes that an earlier keeper has started.

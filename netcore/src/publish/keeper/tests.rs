@@ -1,6 +1,7 @@
 //! Real processes: shell scripts that play the proxy's part of the agreement, on real sockets.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -109,11 +110,36 @@ fn served(keeper: &Keeper, specs: &[String]) -> Vec<Publication> {
     let mappings = reserved(keeper, specs);
     let published = mappings.iter().map(|(_, publication)| publication.clone()).collect();
     keeper.serve(mappings).unwrap();
+    // In the middle of an exec, which a real proxy doesn't do any more, a process has no environment to be known by.
+    eventually("all have become what they stay", || {
+        pids(keeper).iter().all(|pid| serves(*pid)).then_some(())
+    });
     published
 }
 
 fn one(keeper: &Keeper) -> Publication {
     served(keeper, &[format!("{}::80", own_address())]).remove(0)
+}
+
+/// A range of two ports that is served.
+fn two_in_a_row(keeper: &Keeper) -> Publication {
+    let ip = own_address();
+    let first = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
+    eventually("two ports in a row", || {
+        let spec: PublishSpec = format!("{ip}:{first}-{}:80-81", first.checked_add(1)?).parse().unwrap();
+        let mut bound = keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()?;
+        let reservation = bound.remove(0);
+        let publication = Publication {
+            spec,
+            proto: reservation.proto(),
+            container: reservation.container(),
+            host: Some(reservation.host()),
+            addresses: reservation.addresses().to_vec(),
+            target: "172.17.0.2".parse().unwrap(),
+        };
+        keeper.serve(vec![(reservation, publication.clone())]).unwrap();
+        Some(publication)
+    })
 }
 
 fn place(publication: &Publication) -> SocketAddr {
@@ -208,7 +234,7 @@ fn a_killed_proxy_is_back_behind_the_same_socket_every_time() {
 fn proxies_outlive_their_keeper_and_the_next_takes_them_over() {
     let fixture = Fixture::new(MANY, SERVE);
     let keeper = fixture.keeper();
-    let range = format!("{}:0-2:80-82", own_address());
+    let range = format!("{}::80-82", own_address());
     let mut wanted = served(&keeper, &[range, format!("{}::53/udp", own_address())]);
     wanted.sort_by_key(|one| one.container);
     let mut before = pids(&keeper);
@@ -233,10 +259,10 @@ fn proxies_outlive_their_keeper_and_the_next_takes_them_over() {
                 .find(|next| *next != pid && serves(*next) && sockets_of(*next) == socket)
         });
     }
-    let groups = plan(&[wanted[1].spec], &HostDefaults::default()).unwrap();
-    let port = wanted[1].host.unwrap();
-    let taken = keeper.0.numbers().claim(&wanted[1].addresses, wanted[1].proto, port);
-    assert!(taken.is_err() && !groups.is_empty(), "its numbers are taken");
+    for one in &wanted {
+        let claimed = keeper.0.numbers().claim(&one.addresses, one.proto, one.host.unwrap());
+        assert!(claimed.is_err(), "its numbers are taken");
+    }
     keeper.release(&wanted);
     assert!(keeper.proxies().is_empty());
 }
@@ -250,13 +276,13 @@ fn what_died_while_nobody_looked_is_bound_and_started_anew() {
     drop(keeper);
     kill(pid);
     let keeper = fixture.keeper();
-    eventually("the port is free", || fixture_restores(&keeper, &publication).then_some(()));
+    eventually("the port is free", || has_restored(&keeper, &publication).then_some(()));
     let next = another(&keeper, &[pid]);
     assert!(runs(next) && listens(&publication));
 }
 
 /// A copy of the socket may live in a child of another test for a moment: then the keeper itself tries again.
-fn fixture_restores(keeper: &Keeper, publication: &Publication) -> bool {
+fn has_restored(keeper: &Keeper, publication: &Publication) -> bool {
     if keeper.0.state().missing.is_empty() && keeper.proxies().is_empty() {
         keeper.restore(vec![publication.clone()]);
     }
@@ -284,6 +310,59 @@ fn leftovers_that_nobody_wants_are_ended_and_strangers_are_not() {
     assert!(!runs(next) && runs(other));
 }
 
+/// A process that says of itself what a proxy of an earlier keeper would say.
+struct Impostor(std::process::Child);
+
+impl Impostor {
+    fn new(
+        fixture: &Fixture,
+        publication: &Publication,
+        command: &mut std::process::Command,
+    ) -> Option<Self> {
+        let mapping = Mapping::published(publication).unwrap();
+        command.env("PORTMAP_PROXY", format!("{} {mapping}", fixture.marker()));
+        command.spawn().ok().map(Self)
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn who_is_not_of_our_user_and_network_is_no_leftover() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let publication = {
+        let keeper = fixture.without_proxy();
+        let publication = one(&keeper);
+        keeper.release(std::slice::from_ref(&publication));
+        publication
+    };
+    let sleep = || {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("1000");
+        command
+    };
+    let mut elsewhere = std::process::Command::new("unshare");
+    elsewhere.args(["-n", "sleep", "1000"]);
+    let (same, mut user) = (&mut sleep(), sleep());
+    std::os::unix::process::CommandExt::uid(&mut user, 65_534);
+    let mine = Impostor::new(&fixture, &publication, same).unwrap();
+    let others = [&mut user, &mut elsewhere].map(|command| Impostor::new(&fixture, &publication, command));
+    let [Some(user), Some(elsewhere)] = others else {
+        eprintln!("not tested: only root may have other users' processes and networks");
+        return;
+    };
+    let pids = [&mine, &user, &elsewhere].map(|one| one.0.id());
+    eventually("all have begun", || pids.iter().all(|pid| serves(*pid)).then_some(()));
+    let found: Vec<u32> =
+        found::predecessors(&KeeperMark::new(&fixture.marker())).iter().map(|one| one.pid).collect();
+    assert_eq!(found, [mine.0.id()]);
+}
+
 #[test]
 fn a_port_is_never_free_when_proxies_are_switched_off_and_on() {
     let fixture = Fixture::new(MANY, SERVE);
@@ -304,7 +383,7 @@ fn a_port_is_never_free_when_proxies_are_switched_off_and_on() {
     assert_eq!(held.into_iter().collect::<Vec<_>>(), socket);
     drop(keeper);
     let keeper = fixture.keeper();
-    eventually("it is bound anew", || fixture_restores(&keeper, &publication).then_some(()));
+    eventually("it is bound anew", || has_restored(&keeper, &publication).then_some(()));
     another(&keeper, &[pid]);
     assert!(listens(&publication));
 }
@@ -410,7 +489,7 @@ fn a_failure_to_serve_leaves_nothing() {
 fn a_program_gets_as_many_sockets_as_it_takes() {
     let one_socket = Fixture::new(ONE, SERVE);
     let keeper = one_socket.keeper();
-    let publication = served(&keeper, &[format!("{}:0-1:80-81", own_address())]);
+    let publication = served(&keeper, &[format!("{}::80-81", own_address())]);
     let pieces = keeper.proxies().len();
     assert_eq!(pieces, 2, "one process for each port");
     let calls = one_socket.calls();
@@ -437,23 +516,7 @@ fn a_program_gets_as_many_sockets_as_it_takes() {
 fn a_range_is_divided_when_the_program_in_its_place_takes_less() {
     let mut fixture = Fixture::new(MANY, SERVE);
     let keeper = fixture.keeper();
-    let ip = own_address();
-    let first = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap().port();
-    let _published = eventually("two ports in a row", || {
-        let spec: PublishSpec = format!("{ip}:{first}-{}:80-81", first.checked_add(1)?).parse().unwrap();
-        let mut bound = keeper.reserve(&plan(&[spec], &HostDefaults::default()).unwrap()).ok()?;
-        let reservation = bound.remove(0);
-        let publication = Publication {
-            spec,
-            proto: reservation.proto(),
-            container: reservation.container(),
-            host: Some(reservation.host()),
-            addresses: reservation.addresses().to_vec(),
-            target: "172.17.0.2".parse().unwrap(),
-        };
-        keeper.serve(vec![(reservation, publication.clone())]).unwrap();
-        Some(publication)
-    });
+    two_in_a_row(&keeper);
     let whole = pids(&keeper);
     assert_eq!(whole.len(), 1);
     fixture.help = ONE;
@@ -463,4 +526,157 @@ fn a_range_is_divided_when_the_program_in_its_place_takes_less() {
         let now = pids(&keeper);
         (now.len() == 2 && now.iter().all(|pid| serves(*pid))).then_some(())
     });
+}
+
+/// Debian's, which binds its port itself, or a newer one.
+#[test]
+fn a_docker_proxy_serves_is_replaced_and_taken_over() {
+    const PROGRAM: &str = "/usr/sbin/docker-proxy";
+    if !Path::new(PROGRAM).exists() {
+        assert!(std::env::var_os("E2E_REQUIRED").is_none(), "{PROGRAM} is missing");
+        eprintln!("skipped: {PROGRAM} is missing");
+        return;
+    }
+    let server = TcpListener::bind((own_address(), 0)).unwrap();
+    let inside = server.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let _ = stream.and_then(|mut stream| stream.write_all(b"hello"));
+        }
+    });
+    let marker = format!("docker-{}-{}", std::process::id(), inside.port());
+    let keeper = || Keeper::new(KeeperSettings { marker: marker.clone(), proxy: Some(PROGRAM.into()) });
+    let first = keeper();
+    let spec: PublishSpec = format!("{}::{}", own_address(), inside.port()).parse().unwrap();
+    let (reservation, mut publication) = reserved(&first, &[spec.to_string()]).remove(0);
+    publication.target = inside.ip();
+    first.serve(vec![(reservation, publication.clone())]).unwrap();
+    let answers = || {
+        let mut stream = TcpStream::connect_timeout(&place(&publication), Duration::from_secs(1)).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        (text == "hello").then_some(())
+    };
+    eventually("it serves", answers);
+    let pid = pids(&first)[0];
+    drop(first);
+    eventually("it serves while nobody looks", answers);
+    let second = keeper();
+    assert!(second.restore(vec![publication.clone()]).is_empty());
+    assert_eq!(pids(&second), [pid]);
+    kill(pid);
+    eventually("another one serves", || (pids(&second) != [pid]).then(answers).flatten());
+    second.release(std::slice::from_ref(&publication));
+    eventually("the port is free", || is_free(&publication).then_some(()));
+}
+
+#[test]
+fn a_proxy_is_replaced_when_no_descriptor_is_left_and_taken_over_when_few_are() {
+    // In a process of its own: the others here need descriptors too.
+    const NAME: &str =
+        "publish::keeper::tests::a_proxy_is_replaced_when_no_descriptor_is_left_and_taken_over_when_few_are";
+    if std::env::var_os("ALONE").is_none() {
+        let done = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env("ALONE", "1")
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        return;
+    }
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let socket = sockets_of(pids(&keeper)[0]);
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 256, 256).unwrap();
+    let null = || fs::File::open("/dev/null");
+    // The watcher sets some aside first.
+    let mut eaten = Vec::new();
+    eventually("they are set aside", || {
+        let count = fs::read_dir("/proc/self/fd").unwrap().count();
+        (count > 15).then_some(())
+    });
+    while let Ok(file) = null() {
+        eaten.push(file);
+    }
+    let first = pids(&keeper);
+    kill(first[0]);
+    let next = eventually("another proxy", || pids(&keeper).into_iter().find(|pid| !first.contains(pid)));
+    eaten.clear();
+    assert_eq!(another(&keeper, &first), next);
+    assert_eq!(sockets_of(next), socket);
+    drop(keeper);
+    // The next keeper can't even take the socket. It serves on, and is bound anew when it ends.
+    while let Ok(file) = null() {
+        eaten.push(file);
+    }
+    eaten.truncate(eaten.len() - 4);
+    let keeper = fixture.keeper();
+    let failed = keeper.restore(vec![publication.clone()]);
+    eaten.clear();
+    assert!(failed.is_empty() || failed[0].1.contains("in use"), "{failed:?}");
+    eventually("it is looked after", || {
+        let alive = pids(&keeper);
+        alive.iter().any(|pid| serves(*pid)).then_some(())
+    });
+    assert!(listens(&publication));
+    let last = pids(&keeper);
+    kill(last[0]);
+    another(&keeper, &last);
+    eventually("it is bound", || listens(&publication).then_some(()));
+}
+
+fn moved(publication: &Publication) -> Publication {
+    Publication { target: "172.17.0.9".parse().unwrap(), ..publication.clone() }
+}
+
+/// What is held for a while isn't, and then is served; released, its numbers are free.
+fn comes_in_the_end(keeper: &Keeper, wanted: &Publication, proxies: usize) {
+    eventually("it is served", || (pids(keeper).len() == proxies).then_some(()));
+    eventually("nothing is tried any more", || keeper.0.state().missing.is_empty().then_some(()));
+    assert!(keeper.proxies().iter().all(|(publication, _)| publication == wanted));
+    keeper.release(std::slice::from_ref(wanted));
+    assert!(keeper.proxies().is_empty() && keeper.0.state().missing.is_empty());
+    let claimed = keeper.0.numbers().claim(&wanted.addresses, wanted.proto, wanted.host.unwrap());
+    assert_eq!(claimed, Ok(()));
+}
+
+#[test]
+fn what_is_led_elsewhere_while_it_cannot_be_had_comes_in_the_end() {
+    let fixture = Fixture::new(MANY, SERVE);
+    let first = fixture.without_proxy();
+    let publication = one(&first);
+    first.release(std::slice::from_ref(&publication));
+    let holder = eventually("the port", || TcpListener::bind(place(&publication)).ok());
+    let keeper = fixture.keeper();
+    assert_eq!(keeper.restore(vec![publication.clone()]).len(), 1);
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    drop(holder);
+    comes_in_the_end(&keeper, &now, 1);
+}
+
+#[test]
+fn what_cannot_be_bound_again_where_it_leads_elsewhere_comes_in_the_end() {
+    let fixture = Fixture::new(NOTHING, SERVE);
+    let keeper = fixture.keeper();
+    let publication = one(&keeper);
+    let holder = eventually("our socket is closed", || TcpListener::bind(place(&publication)).ok());
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    assert!(keeper.proxies().is_empty());
+    drop(holder);
+    comes_in_the_end(&keeper, &now, 1);
+}
+
+#[test]
+fn what_cannot_be_served_where_it_leads_elsewhere_comes_in_the_end() {
+    let fixture = Fixture::new(ONE, SERVE);
+    let keeper = fixture.keeper();
+    let publication = two_in_a_row(&keeper);
+    fixture.program("printf '1\\nnot now' >&3; exit 1");
+    let now = moved(&publication);
+    keeper.repoint(vec![(publication, vec![now.clone()])]);
+    fixture.program(SERVE);
+    comes_in_the_end(&keeper, &now, 2);
 }

@@ -1,10 +1,11 @@
 //! The keeper's thread: waits for the end of any proxy, and starts the next.
 //!
 //! Processes are watched by descriptor, each of which wakes the thread once. Where there is no descriptor to be had, or
-//! the kernel takes no more of them, the process is looked at ten times a second instead.
+//! the kernel takes no more of them, the process is looked at ten times a second instead. A few descriptors are set aside
+//! for starting a process when there are no others left.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -37,6 +38,21 @@ impl Watcher {
     }
 }
 
+/// Descriptors set aside: what it takes to start a process (two pipes, /dev/null on two or three places) and to watch it.
+#[derive(Debug)]
+struct Spares(Vec<OwnedFd>);
+
+const SPARES: usize = 10;
+
+impl Spares {
+    /// As many as can be had.
+    fn refill(&mut self, model: &impl AsFd) {
+        let copies = std::iter::from_fn(|| model.as_fd().try_clone_to_owned().ok());
+        let wanted = SPARES.saturating_sub(self.0.len());
+        self.0.extend(copies.take(wanted));
+    }
+}
+
 /// Starts the thread if it doesn't run.
 pub(super) fn ensure(shared: &Arc<Shared>) -> io::Result<()> {
     let mut state = shared.state();
@@ -59,14 +75,16 @@ pub(super) fn ensure(shared: &Arc<Shared>) -> io::Result<()> {
 
 fn run(shared: &Arc<Shared>, epoll: &Epoll, wake: &EventFd) {
     let mut ready = Vec::new();
+    let mut spares = Spares(Vec::new());
     loop {
+        spares.refill(wake);
         let (sweep, deadline) = {
             let mut state = shared.state();
             if state.closing {
                 return;
             }
             let now = Instant::now();
-            let deadline = tend(shared, &mut state, epoll, &ready, now);
+            let deadline = tend(shared, &mut state, (epoll, &mut spares), &ready, now);
             (state.sweep.is_some_and(|at| at <= now), deadline)
         };
         if sweep {
@@ -95,7 +113,13 @@ fn wait(epoll: &Epoll, wake: &EventFd, deadline: Option<Instant>) -> Vec<u64> {
 }
 
 /// Looks after the parts that ask for it. Returns when it has something to do next.
-fn tend(shared: &Shared, state: &mut State, epoll: &Epoll, ready: &[u64], now: Instant) -> Option<Instant> {
+fn tend(
+    shared: &Shared,
+    state: &mut State,
+    (epoll, spares): (&Epoll, &mut Spares),
+    ready: &[u64],
+    now: Instant,
+) -> Option<Instant> {
     let Some(program) = &shared.program else { return state.sweep };
     let mut ids: Vec<u64> = state.restless.iter().chain(ready).copied().collect();
     ids.dedup();
@@ -106,6 +130,7 @@ fn tend(shared: &Shared, state: &mut State, epoll: &Epoll, ready: &[u64], now: I
             log(&event);
         }
         if part.proxy.is_due(now) {
+            spares.0.clear();
             let takes = program.takes();
             if let Some(parts) = division(&mut part.proxy, takes, now) {
                 ids.extend(state.divide(id, parts));

@@ -12,6 +12,7 @@
 //! | [`sandboxes`] | what is done with sandboxes: `/portmap/sandboxes…`, and Docker's paths for the same |
 //! | [`ports`] | ports, in requests and answers of the above |
 //! | [`events`] | `/events` |
+//! | [`explain`] | `/portmap/explain/{what}` |
 //! | [`absent`] | Docker's other paths |
 //! | [`reply`], [`body`], [`query`], [`filters`], [`wording`] | what the above have in common |
 
@@ -20,6 +21,7 @@ mod body;
 mod containers;
 mod endpoint;
 mod events;
+mod explain;
 mod filters;
 #[cfg(test)]
 mod golden;
@@ -69,6 +71,7 @@ impl Api {
             .merge(containers::routes())
             .merge(sandboxes::routes())
             .merge(events::routes())
+            .merge(explain::routes())
             .merge(absent::routes())
             .fallback(absent::page)
             .method_not_allowed_fallback(absent::page)
