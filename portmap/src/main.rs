@@ -82,7 +82,10 @@ enum Command {
     ///
     /// Of one that doesn't run they are published when it starts. Prints where they are.
     Publish(cli::sandbox_publish::Args),
-    /// Take back ports that were published, by the same words. Prints where they were
+    /// Take back ports that were published
+    ///
+    /// By the same words, or by enough of them: -p 80 stands for all host ports that lead to 80/tcp, unless one was published
+    /// just so. Prints where they were.
     Unpublish(cli::sandbox_publish::Args),
     /// Say why a published port answers, or why it doesn't
     ///
@@ -98,6 +101,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Daemons and supervisors are started by way of /proc/self/exe, and would be called "exe" by ps and ss.
+    let _ = nix::sys::prctl::set_name(c"portmap");
     let outcome = match Cli::try_parse() {
         Ok(Cli { command: Some(command), host: hosts, .. }) => {
             let host = hosts.last().cloned().or_else(host_of_environment);

@@ -29,7 +29,7 @@ pub(crate) struct PortFlags {
     #[arg(short = 'P', long)]
     pub(super) publish_all: bool,
 
-    /// Expose a port or a range of ports, for -P and for those who look (may be given several times)
+    /// Expose a port or a range of ports: ps and inspect show them, -P publishes them (may be given several times)
     #[arg(long, value_name = "PORT[-PORT][/PROTO]", allow_hyphen_values = true)]
     pub(super) expose: Vec<String>,
 }

@@ -46,8 +46,8 @@ Examples:
 SPEC is Docker's: [[HOST-IP:][HOST-PORT[-PORT]]:]PORT[-PORT][/tcp|udp|sctp], or
 target=PORT,published=PORT,protocol=WORD.
 
-Exit status: 0 after Ctrl-C or SIGTERM, 125 if anything could not be published. For a sandbox the ports
-are printed, and the command ends: portmap unpublish takes them back.";
+Exit status: 0 after Ctrl-C or SIGTERM, 125 if anything could not be published. For a sandbox the
+ports are printed, and the command ends: portmap unpublish takes them back.";
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -99,7 +99,10 @@ pub(crate) fn run(host: Option<&str>, args: Args) -> Result<()> {
     }
     let proxy = userland_proxy::find(args.userland_proxy_path.as_deref())?;
     let drain = args.drain.map_or_else(drain_of_environment, Ok)?;
-    let target = resolve(&target)?;
+    let target = resolve(&target).map_err(|error| match may_be_sandbox(&target) {
+        true => anyhow!("{error}, and no sandbox has that name"),
+        false => error,
+    })?;
     let address = args.ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let groups = plan(&specs, &HostDefaults { address, ipv6: host_listens_on_ipv6() })?;
     raise_descriptor_limit();

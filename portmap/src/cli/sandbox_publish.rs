@@ -72,6 +72,11 @@ fn ask(client: &mut Client, sandbox: &str, texts: &[String], change: Change) -> 
     let answer = client.call("POST", &path, Some(&json!({ "Publish": texts })));
     let answer = answer.map_err(|error| anyhow!("{error}"))?;
     let changed: Changed = parse(&answer.body)?;
+    if changed.ports.is_empty() && matches!(change, Change::Publish) {
+        tell::complain(&format!(
+            "no port of the host leads to {sandbox} for now: portmap explain {sandbox} says why"
+        ));
+    }
     tell::print(&all_lines(&changed.ports)).context("cannot print")
 }
 

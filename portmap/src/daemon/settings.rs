@@ -229,7 +229,7 @@ fn doubts(controller: &Config) -> Vec<String> {
     let doubt = match (controller.iptables, controller.userland_proxy) {
         (true, _) => return Vec::new(),
         (false, true) => {
-            "published ports are served by the userland proxy alone, which hides the addresses of clients,              because of --iptables=false"
+            "published ports are served by the userland proxy alone, which hides the addresses of clients, because of --iptables=false"
         }
         (false, false) => {
             "no port can be published: --iptables=false and --userland-proxy=false leave no way to one"

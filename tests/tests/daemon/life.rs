@@ -45,6 +45,8 @@ fn the_environment_says_where_a_daemon_is_for_it_and_for_its_clients() {
     // On demand too.
     assert_eq!(home.host().spawn(bare(&["network", "ls", "-q"])).code(), 0);
     assert!(home.listens());
+    let pid = std::fs::read_to_string(home.path("run/portmap.pid")).expect("it listens");
+    assert_eq!(home.run("cat", &[&format!("/proc/{}/comm", pid.trim())]).ok(), "portmap", "what ps calls it");
     home.kill_daemon();
 
     // A flag is stronger.

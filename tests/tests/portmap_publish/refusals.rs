@@ -103,6 +103,7 @@ fn bad_specs_get_dockers_text() {
 fn bad_targets_are_named() {
     let line = refusal(&["-p", "80", "nosuch.invalid"]);
     assert!(line.starts_with("cannot resolve \"nosuch.invalid\": "), "{line}");
+    assert!(line.ends_with(", and no sandbox has that name"), "{line}");
     let cases = [
         (" ", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),
         ("", "the target is empty: give an IP address or a host name, as in: portmap -p 8080:80 172.17.0.8"),

@@ -130,7 +130,10 @@ fn ports_of_a_running_sandbox_come_and_go() {
     let (_, said) = text(controller.publish("web", free.clone()));
     assert!(said.ends_with(&format!("{ip}::82 is published twice")), "{said}");
     assert_eq!(standing(&controller.sandbox("web").unwrap()), standing(&once));
-    controller.unpublish("web", &free).unwrap();
+    controller.publish("web", specs(&[format!("{ip}:8083:82")])).unwrap();
+    let view = controller.unpublish("web", &free).unwrap();
+    assert_eq!(standing(&view).len(), 3, "others of the same port stay: {view:?}");
+    controller.unpublish("web", &specs(&[format!("{ip}:8083:82")])).unwrap();
     // What says enough is enough.
     let view = controller.unpublish("web", &specs(&["8081:81/udp".into()])).unwrap();
     assert_eq!(standing(&view), ["8080 -> 172.17.0.2:80/tcp"]);
@@ -206,6 +209,31 @@ fn ports_follow_the_default_route() {
     controller.disconnect("a", "web", false).unwrap();
     assert!(standing(&controller.sandbox("web").unwrap()).is_empty());
     assert!(becomes_free(ip, 8080));
+}
+
+#[test]
+fn exposed_ports_are_published_once_wherever_they_lead() {
+    let (lab, ip) = (Lab::new(), own_address());
+    let controller = without_proxy(&lab);
+    for (name, subnet) in [("a", "10.1.0.0/24"), ("b", "10.2.0.0/24")] {
+        let mut network = with_subnet(name, subnet);
+        let binding = (crate::model::options::HOST_BINDING_IPV4.to_owned(), ip.to_string());
+        network.options.extend([binding]);
+        controller.create_network(network).unwrap();
+    }
+    let ports =
+        PortsConfig { expose: vec!["80-82".parse().unwrap()], publish_all: true, ..PortsConfig::default() };
+    let request = super::super::SandboxConfigRequest { ports, ..sandbox("web", "a") };
+    controller.create_sandbox(request).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    let before = standing(&controller.publish("web", specs(&[format!("{ip}:8081:81")])).unwrap());
+    let settings = EndpointSettings { gw_priority: 1, ..EndpointSettings::default() };
+    controller.connect("b", "web", settings).unwrap();
+    let mut expected: Vec<String> = before.iter().map(|line| line.replace("10.1.", "10.2.")).collect();
+    let mut now = standing(&controller.sandbox("web").unwrap());
+    expected.sort();
+    now.sort();
+    assert_eq!(now, expected);
 }
 
 #[test]

@@ -14,7 +14,6 @@ use axum::routing::{delete, post};
 use netcore::controller::{SandboxConfigRequest, SandboxView, Started};
 use netcore::kernel::PidFd;
 use netcore::model::{NetworkMode, ProcessConfig, Publication, Sandbox, SandboxId, SandboxState, Setting};
-use netcore::publish::PublishSpec;
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use tokio::time::timeout;
@@ -269,11 +268,13 @@ struct Changed {
 }
 
 impl Changed {
-    /// What these specs lead to; of a sandbox that doesn't run that is nothing.
-    fn of(view: &SandboxView, specs: &[PublishSpec]) -> Self {
-        let of_these = |publication: &&Publication| specs.contains(&publication.spec);
-        let all = view.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
-        Self { ports: ports::map_of(all.filter(of_these)) }
+    /// What one state of a sandbox has and the other hasn't; of a sandbox that doesn't run that is nothing.
+    fn between(one: &SandboxView, other: &SandboxView) -> Self {
+        let all = |view: &SandboxView| -> Vec<Publication> {
+            view.endpoints.iter().flat_map(|endpoint| endpoint.publications.clone()).collect()
+        };
+        let others = all(other);
+        Self { ports: ports::map_of(all(one).iter().filter(|publication| !others.contains(publication))) }
     }
 }
 
@@ -284,8 +285,9 @@ async fn publish(
 ) -> Result<Json<Changed>> {
     let specs = ports::specs(&fields)?;
     perform(&state, move |_, controller| {
-        let view = controller.publish(&id, specs.clone())?;
-        Ok(Json(Changed::of(&view, &specs)))
+        let before = controller.sandbox(&id)?;
+        let after = controller.publish(&id, specs)?;
+        Ok(Json(Changed::between(&after, &before)))
     })
     .await
 }
@@ -298,8 +300,8 @@ async fn unpublish(
     let specs = ports::specs(&fields)?;
     perform(&state, move |_, controller| {
         let before = controller.sandbox(&id)?;
-        controller.unpublish(&id, &specs)?;
-        Ok(Json(Changed::of(&before, &specs)))
+        let after = controller.unpublish(&id, &specs)?;
+        Ok(Json(Changed::between(&before, &after)))
     })
     .await
 }
@@ -525,7 +527,10 @@ mod tests {
         let lines = ["8080:80 80 8080 0.0.0.0", "8081:81 81 8081 0.0.0.0"];
         view.endpoints = vec![containers::tests::endpoint("a", "172.17.0.2/16", &[])];
         view.endpoints[0].publications = lines.map(ports::tests::publication).into();
-        let changed = Changed::of(&view, &["8081:81".parse().unwrap()]);
+        let mut before = containers::tests::view(containers::tests::running());
+        before.endpoints = vec![containers::tests::endpoint("a", "172.17.0.2/16", &[])];
+        before.endpoints[0].publications = vec![ports::tests::publication(lines[0])];
+        let changed = Changed::between(&view, &before);
         let shown = serde_json::to_string(&changed).unwrap();
         assert_eq!(shown, r#"{"Ports":{"81/tcp":[{"HostIp":"0.0.0.0","HostPort":"8081"}]}}"#);
     }

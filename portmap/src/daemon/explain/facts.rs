@@ -29,6 +29,8 @@ pub(super) struct Host {
     pub(super) forwards_v6: bool,
     /// Our own process.
     pub(super) daemon: u32,
+    /// The proxies of all sandboxes.
+    pub(super) proxies: Vec<u32>,
 }
 
 /// A process.

@@ -62,6 +62,7 @@ impl Look<'_> {
             forwards_v4: is_on("/proc/sys/net/ipv4/ip_forward"),
             forwards_v6: is_on("/proc/sys/net/ipv6/conf/all/forwarding"),
             daemon: std::process::id(),
+            proxies: self.proxies.iter().filter_map(|(_, pid)| *pid).collect(),
             // Without the list of the host's own sockets the rest is still worth telling.
             listeners: self.listeners(Place::Here).unwrap_or_default(),
         }

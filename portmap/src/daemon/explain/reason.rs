@@ -116,6 +116,13 @@ fn walk(host: &Host, sandbox: &Sandbox, published: &Published, asked: Option<Hos
     let ports = asked.map_or(ports, |asked| PortRange::single(asked.port));
     let places: Vec<String> = publication.addresses.iter().map(|address| socket(*address, ports)).collect();
     let mut walk = Walk::new(format!("{what} at {}", places.join(" and ")));
+    if !host.has_rules && !host.has_proxies {
+        walk.no(
+            "nothing leads to it: the daemon has neither rules (--iptables=false) nor proxies (--userland-proxy=false)",
+            "Run the daemon without one of these flags.",
+        );
+        return walk;
+    }
     held(&mut walk, host, published, ports, asked);
     let meant = match asked.and_then(|asked| asked.address) {
         Some(address) => vec![address],

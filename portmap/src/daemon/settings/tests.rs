@@ -155,7 +155,7 @@ fn a_proxy_that_is_named_must_be_there_unless_none_is_wanted() {
 fn without_rules_there_are_doubts() {
     let doubts = |pairs: &[(&'static str, &str)]| Settings::of(&given(pairs)).unwrap().doubts;
     assert!(doubts(&[]).is_empty() && doubts(&[("userland-proxy", "false")]).is_empty());
-    assert!(doubts(&[("iptables", "false")])[0].contains("hides the addresses of clients"));
+    assert!(doubts(&[("iptables", "false")])[0].contains("hides the addresses of clients, because of"));
     let neither = doubts(&[("iptables", "false"), ("userland-proxy", "false")]);
     assert!(neither[0].starts_with("no port can be published"), "{neither:?}");
 }

@@ -1,8 +1,10 @@
 //! Ports and sandboxes that nothing is published of, and what they could have been meant to be.
 
+use std::net::IpAddr;
+
 use netcore::publish::{ExposedProto, HostPorts, PublishSpec};
 
-use super::super::facts::{Facts, Sandbox};
+use super::super::facts::{Facts, Process, Published, Sandbox};
 use super::super::question::HostPort;
 use super::super::{Mark, Report};
 use super::{Walk, by, is_meant, named, report, shared};
@@ -15,7 +17,11 @@ pub(super) fn port(facts: &Facts, asked: HostPort) -> Report {
     for sandbox in &facts.sandboxes {
         if sandbox.is_running { near(&mut walk, sandbox, asked) } else { stopped(&mut walk, sandbox, asked) }
     }
-    let holder = facts.host.listeners.iter().find(|listener| {
+    // Sockets of ours that lead there would have been found by what they publish.
+    let is_ours =
+        |process: &Process| process.pid == facts.host.daemon || facts.host.proxies.contains(&process.pid);
+    let strangers = facts.host.listeners.iter().filter(|listener| !listener.by.as_ref().is_some_and(is_ours));
+    let holder = strangers.into_iter().find(|listener| {
         let hears = |address| super::hears(listener, address) || listener.at.ip() == address;
         listener.proto == proto && listener.at.port() == port && address.is_none_or(hears)
     });
@@ -59,8 +65,8 @@ fn near(walk: &mut Walk, sandbox: &Sandbox, asked: HostPort) {
         let publication = &published.publication;
         let other = HostPort { proto: publication.proto, ..asked };
         let anywhere = HostPort { address: None, ..asked };
-        let places: Vec<String> = publication.addresses.iter().map(ToString::to_string).collect();
-        let places = places.join(" and ");
+        let listed = |text: fn(&IpAddr) -> String| publication.addresses.iter().map(text).collect::<Vec<_>>();
+        let places = listed(ToString::to_string).join(" and ");
         if publication.proto != proto && is_meant(publication, other) {
             let other = publication.proto;
             walk.no(
@@ -76,7 +82,8 @@ fn near(walk: &mut Walk, sandbox: &Sandbox, asked: HostPort) {
             let (why, is_v6) = (family(address.is_ipv6()), !address.is_ipv6());
             let inside = super::inside(publication, port);
             let advice = format!(
-                "Use {places}, or publish it there too: portmap publish {name} -p {}:{inside}/{proto}",
+                "Use {}, or publish it there too: portmap publish {name} -p {}:{inside}/{proto}",
+                listed(usable).join(" or "),
                 super::socket(address, netcore::publish::PortRange::single(port))
             );
             if only {
@@ -100,6 +107,18 @@ fn near(walk: &mut Walk, sandbox: &Sandbox, asked: HostPort) {
     }
     if walk.steps.iter().any(|step| step.text.starts_with(&format!("{name} publishes"))) {
         return;
+    }
+    let routed = sandbox.published.iter().find(|published| {
+        published.publication.host.is_none() && is_wanted(&published.publication.spec, asked)
+    });
+    if let Some(Published { publication, network, .. }) = routed {
+        let itself = super::socket(publication.target, publication.container);
+        return walk.no(
+            format!(
+                "{name} asks for it, but network {network} is in routed mode and takes no port of the host's"
+            ),
+            format!("Use the sandbox's own address: {itself}"),
+        );
     }
     if sandbox.ports.publish.iter().any(|spec| is_wanted(spec, asked)) {
         let (what, advice) = nothing_leads(sandbox);
@@ -175,6 +194,15 @@ fn nothing_leads(sandbox: &Sandbox) -> (String, String) {
         )
     };
     (what, advice)
+}
+
+/// What a client can dial to get to a socket at this address.
+fn usable(address: &IpAddr) -> String {
+    match address {
+        IpAddr::V4(any) if any.is_unspecified() => "an IPv4 address of the host".to_owned(),
+        IpAddr::V6(any) if any.is_unspecified() => "an IPv6 address of the host".to_owned(),
+        one => one.to_string(),
+    }
 }
 
 /// Whether a spec names this port of the host's.

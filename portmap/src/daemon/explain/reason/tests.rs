@@ -17,6 +17,7 @@ fn host() -> Host {
         forwards_v4: true,
         forwards_v6: true,
         daemon: DAEMON,
+        proxies: vec![PROXY],
     }
 }
 
@@ -104,7 +105,7 @@ type Case = (&'static str, &'static str, fn(&mut Host, &mut Sandbox), &'static s
 
 #[test]
 fn what_is_in_the_way_is_named_with_what_to_do_about_it() {
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
         (
             "nothing listens",
             "8080",
@@ -233,6 +234,16 @@ fn what_is_in_the_way_is_named_with_what_to_do_about_it() {
             "nobody keeps the host's port",
             "The daemon's log says why; it tries again by itself.",
         ),
+        (
+            "neither rules nor proxies",
+            "8080",
+            |host, web| {
+                (host.has_rules, host.has_proxies) = (false, false);
+                (web.published[0].proxy, web.published[0].is_led) = (None, None);
+            },
+            "nothing leads to it: the daemon has neither rules (--iptables=false) nor proxies (--userland-proxy=false)",
+            "Run the daemon without one of these flags.",
+        ),
     ];
     for (name, what, change, step, advice) in cases {
         let (mut host, mut web) = (host(), web());
@@ -323,7 +334,7 @@ type AbsentCase = (&'static str, fn(&mut Sandbox), &'static str, &'static str);
 
 #[test]
 fn a_port_that_is_led_nowhere_may_have_been_meant_otherwise() {
-    let cases: [AbsentCase; 9] = [
+    let cases: [AbsentCase; 10] = [
         (
             "1234",
             |_| {},
@@ -341,7 +352,7 @@ fn a_port_that_is_led_nowhere_may_have_been_meant_otherwise() {
             "[::1]:8080",
             |web| web.published = vec![published("80", Some("8080"), &["0.0.0.0"], "172.17.0.2")],
             "web publishes it on IPv4 only, at 0.0.0.0, and not on IPv6",
-            "Use 0.0.0.0, or publish it there too: portmap publish web -p [::1]:8080:80/tcp",
+            "Use an IPv4 address of the host, or publish it there too: portmap publish web -p [::1]:8080:80/tcp",
         ),
         (
             "192.0.2.1:8080",
@@ -376,10 +387,20 @@ fn a_port_that_is_led_nowhere_may_have_been_meant_otherwise() {
             "nginx (pid 9) listens on 0.0.0.0:9000 in web, which doesn't publish it",
             "Publish it: portmap publish web -p 9000:9000/tcp",
         ),
+        (
+            "8080",
+            |web| {
+                web.published = vec![published("80", None, &["0.0.0.0"], "172.17.0.2")];
+                web.published[0].publication.spec = "8080:80".parse().unwrap();
+            },
+            "web asks for it, but network net is in routed mode and takes no port of the host's",
+            "Use the sandbox's own address: 172.17.0.2:80",
+        ),
     ];
     for (what, change, step, advice) in cases {
         let (mut host, mut web) = (host(), web());
-        host.listeners = Vec::new();
+        // Ours, which lead elsewhere.
+        host.listeners.push(listener("[::]:8080", Some((DAEMON, "portmap"))));
         change(&mut web);
         let report = ask(what, host, vec![web]);
         let (steps, given) = failing(&report);
