@@ -6,6 +6,7 @@
 //!
 //! Not here: what a spec without an address gets, order and groups (`bindings`).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::allocator::addresses_conflict;
@@ -152,14 +153,17 @@ impl Planned {
     /// Without what stands already. Where a spec stands on some of its addresses only, the others get the same port.
     #[must_use]
     pub fn without(mut self, standing: &[Publication], specs: &[PublishSpec]) -> Self {
+        let mut by_spec: HashMap<PublishSpec, Vec<&Publication>> = HashMap::new();
+        for publication in standing {
+            by_spec.entry(publication.spec).or_default().push(publication);
+        }
         let rest = |group: Group| {
             let (proto, container) = (group.proto(), group.container());
             group.without(|address, spec| {
                 // What stands stays, also where the default address has become another one since.
                 let is_here = |p: &Publication| p.addresses.iter().any(|ip| addresses_conflict(*ip, address));
-                let of_spec =
-                    standing.iter().filter(|p| specs.get(spec) == Some(&p.spec) && p.proto == proto);
-                of_spec.filter(|p| is_here(p)).find_map(|p| host_of(p, container))
+                let of_spec = specs.get(spec).and_then(|spec| by_spec.get(spec)).into_iter().flatten();
+                of_spec.filter(|p| p.proto == proto && is_here(p)).find_map(|p| host_of(p, container))
             })
         };
         self.groups = self.groups.into_iter().filter_map(rest).collect();
