@@ -14,7 +14,9 @@ use super::{Controller, Inner, Result, SandboxView};
 use crate::driver::bridge;
 use crate::firewall::EndpointPorts;
 use crate::kernel::{Flow, forget_flows};
-use crate::model::{BridgeOptions, EndpointId, Family, GatewayMode, Publication, Sandbox, SandboxState};
+use crate::model::{
+    BridgeOptions, EndpointId, Family, GatewayMode, PortsConfig, Publication, Sandbox, SandboxState,
+};
 use crate::publish::{
     Destination, HostPorts, Keeper, Proto, PublishSpec, Reservation, host_listens_on_ipv6, plan_for,
     publications, wanted,
@@ -254,11 +256,15 @@ impl Inner {
                 moves.push((was, now));
             }
         }
-        let mut ports = sandbox.config.ports.clone();
-        let given: HashSet<PublishSpec> = ports.publish.iter().copied().collect();
+        let wanted = |ports: &PortsConfig| {
+            wanted(ports).map_err(|error| of_endpoint(sandbox, new, ControllerError::from(error)))
+        };
         // What is published of exposed ports stays as it is, though their run may be another one by now.
-        ports.publish.extend(kept.difference(&given));
-        let specs = wanted(&ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
+        let now: HashSet<PublishSpec> = wanted(&sandbox.config.ports)?.into_iter().collect();
+        let mut ports = sandbox.config.ports.clone();
+        ports.publish.extend(kept.difference(&now));
+        let mut specs = wanted(&ports)?;
+        specs.retain(|spec| now.contains(spec) || !kept.contains(spec));
         stand(standing.clone(), new);
         let reserved = self.reserve_ports(sandbox, &specs, &standing, new)?;
         Ok(Repointed { moves, reserved })

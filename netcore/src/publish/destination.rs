@@ -154,9 +154,9 @@ impl Planned {
     #[must_use]
     pub fn without(mut self, standing: &[Publication], specs: &[PublishSpec]) -> Self {
         let mut by_spec: HashMap<PublishSpec, Vec<&Publication>> = HashMap::new();
-        standing
-            .iter()
-            .for_each(|publication| by_spec.entry(publication.spec).or_default().push(publication));
+        for publication in standing {
+            by_spec.entry(publication.spec).or_default().push(publication);
+        }
         let rest = |group: Group| {
             let container = group.container();
             group.without(|address, spec| {
