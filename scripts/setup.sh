@@ -19,11 +19,14 @@ needs=(
     dockerd:docker.io
     docker:docker.io
     haproxy:haproxy
+    nginx:nginx
+    redis-server:redis-server
+    redis-cli:redis-tools
+    dnsmasq:dnsmasq-base
+    dig:bind9-dnsutils
 )
 
 bench_needs=(
-    haproxy:haproxy
-    nginx:nginx
     socat:socat
 )
 
@@ -94,7 +97,7 @@ run install --yes --no-install-recommends --no-remove "${missing[@]}"
 rm -f "$log"
 
 if [[ -d /run/systemd/system ]]; then
-    for service in haproxy nginx; do
+    for service in haproxy nginx redis-server; do
         [[ " ${missing[*]} " == *" $service "* ]] || continue
         say "keeping $service from starting at boot: enable $service.service if you want it"
         "${as_root[@]}" systemctl --quiet disable "$service.service"

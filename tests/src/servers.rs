@@ -72,6 +72,13 @@ impl Drop for TcpServer {
     }
 }
 
+/// Tells who connects the address it is seen under, and closes.
+pub fn witness(mut stream: TcpStream) {
+    if let Ok(peer) = stream.peer_addr() {
+        let _ = stream.write_all(peer.ip().to_string().as_bytes());
+    }
+}
+
 /// Sends back what arrives, as it arrives.
 pub fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; 64 << 10];
@@ -193,6 +200,19 @@ impl UdpServer {
     /// When the socket has no address.
     #[must_use]
     pub fn with(socket: UdpSocket, reply: Arc<Reply>) -> Self {
+        Self::serve(socket, move |datagram| reply(&datagram.bytes))
+    }
+
+    /// Serves a socket made elsewhere, and answers with the address that each datagram came from, as text.
+    ///
+    /// # Panics
+    /// When the socket has no address.
+    #[must_use]
+    pub fn witness(socket: UdpSocket) -> Self {
+        Self::serve(socket, |datagram| vec![datagram.from.ip().to_string().into_bytes()])
+    }
+
+    fn serve(socket: UdpSocket, reply: impl Fn(&Datagram) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         /// How long a server may go on after its end.
         const TURN: Duration = Duration::from_millis(50);
         let addr = socket.local_addr().expect("a bound socket has an address");
@@ -205,9 +225,9 @@ impl UdpServer {
             while !stop.load(Ordering::SeqCst) {
                 // A time-out, or the ICMP complaint of a client that left: neither ends a server.
                 let Ok((count, from)) = receiving.recv_from(&mut buffer) else { continue };
-                let bytes = buffer[..count].to_vec();
-                let answers = reply(&bytes);
-                log.lock().unwrap_or_else(PoisonError::into_inner).push(Datagram { from, bytes });
+                let datagram = Datagram { from, bytes: buffer[..count].to_vec() };
+                let answers = reply(&datagram);
+                log.lock().unwrap_or_else(PoisonError::into_inner).push(datagram);
                 for answer in answers {
                     let _ = receiving.send_to(&answer, from);
                 }

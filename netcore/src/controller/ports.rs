@@ -5,6 +5,7 @@
 //!
 //! Not here: which ports, which sockets and which processes (`publish`), and the rules (`firewall`).
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::error::ControllerError;
@@ -243,18 +244,20 @@ impl Inner {
     ) -> Result<Repointed<'_>> {
         let to = self.destination(new);
         new.iter_mut().for_each(|attachment| attachment.endpoint.publications.clear());
-        let mut moves = Vec::new();
-        let mut standing = Vec::new();
+        let (mut moves, mut standing, mut kept) = (Vec::new(), Vec::new(), HashSet::new());
         for was in missing(old, &[]).into_iter().filter(|publication| publication.host.is_some()) {
+            kept.insert(was.spec);
             let now = to.repoint(&was);
             standing.extend(now.iter().cloned());
             if now != [was.clone()] {
                 moves.push((was, now));
             }
         }
-        let kept: Vec<PublishSpec> =
-            missing(old, &[]).iter().filter(|p| p.host.is_some()).map(|p| p.spec).collect();
-        let specs = wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
+        let mut ports = sandbox.config.ports.clone();
+        let given: HashSet<PublishSpec> = ports.publish.iter().copied().collect();
+        // What is published of exposed ports stays as it is, though their run may be another one by now.
+        ports.publish.extend(kept.difference(&given));
+        let specs = wanted(&ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
         let (kept, fresh): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| kept.contains(spec));
         standing.extend(routed(&kept, &to, new));
         stand(standing, new);
@@ -339,11 +342,11 @@ fn changes(old: &[Attachment], new: &[Attachment]) -> Vec<(EndpointId, Option<En
 
 /// The publications that `all` has and `others` hasn't.
 fn missing(all: &[Attachment], others: &[Attachment]) -> Vec<Publication> {
-    let publications = |all: &[Attachment]| -> Vec<Publication> {
-        all.iter().flat_map(|a| a.endpoint.publications.iter().cloned()).collect()
-    };
-    let kept = publications(others);
-    publications(all).into_iter().filter(|publication| !kept.contains(publication)).collect()
+    fn publications(all: &[Attachment]) -> impl Iterator<Item = &Publication> {
+        all.iter().flat_map(|a| &a.endpoint.publications)
+    }
+    let kept: HashSet<&Publication> = publications(others).collect();
+    publications(all).filter(|publication| !kept.contains(publication)).cloned().collect()
 }
 
 /// Makes the kernel forget flows to published ports of these protocols.

@@ -177,7 +177,7 @@ impl<T: Tools> Firewall<T> {
             return Ok(());
         }
         let was = self.applied.clone().unwrap_or_default();
-        if self.applied.is_some() && was.has_networks_and_host_of(facts) {
+        if self.applied.is_some() && was.has_networks_and_host_of(facts) && iptables::is_small(&was, facts) {
             let mut changes =
                 Family::BOTH.map(|family| (family, iptables::change(&was, facts, family))).into_iter();
             if changes.all(|(family, change)| self.restore(family, &change).is_ok()) {

@@ -30,6 +30,8 @@ struct Place {
     further: &'static [&'static str],
 }
 
+/// As many rules may go one by one.
+const FEW: usize = 20;
 /// The protective ones first.
 const PLACES: [Place; 3] = [
     Place { table: "mangle", jumps: &[("PREROUTING", &["PORTMAP-GUARD"])], further: &[] },
@@ -179,6 +181,12 @@ pub fn replace(was: &Facts, facts: &Facts, family: Family, present: &Present) ->
         text.push_str("COMMIT\n");
     }
     text
+}
+
+/// Whether [`change`] is less work than [`replace`]. Each rule that goes is looked for from its chain's beginning: 60 ms
+/// among ten thousand, all of which are written anew in a second.
+pub fn is_small(before: &Facts, after: &Facts) -> bool {
+    before.port_change(after).gone.len() <= FEW
 }
 
 /// The input that turns the rules of `before` into those of `after`, which differ in ports at most; empty if there is

@@ -505,6 +505,26 @@ fn a_change_that_does_not_fit_becomes_a_replacement() {
 }
 
 #[test]
+fn many_rules_that_go_are_not_looked_for_one_by_one() {
+    let single = |port: u16| mapping("0.0.0.0", &format!("{port}>80"), "172.17.0.3");
+    let all: Vec<Mapping> = (1..=100).map(single).collect();
+    let published = |mappings: &[Mapping]| {
+        Facts::new([one()], [(id(1), ports("br-a", mappings))], HostFacts::default()).unwrap()
+    };
+    // The rules that are there are only read to be replaced.
+    let mut reads = 0;
+    let mut firewall = fake(BackendChoice::Iptables, |program| {
+        reads += usize::from(program == "iptables-save");
+        Ok(String::new())
+    });
+    for left in [&all[..], &all[1..], &all[50..], &all[51..], &all[..]] {
+        firewall.apply(&published(left)).unwrap();
+    }
+    drop(firewall);
+    assert_eq!(reads, 2, "at first, and when 49 went");
+}
+
+#[test]
 fn tools_that_fail_are_named_with_their_words() {
     let limit = Duration::from_secs(10);
     let sh = |script: &str| run("sh", &["-c", script], "input", limit).map_err(|error| error.to_string());

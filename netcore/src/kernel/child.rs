@@ -43,7 +43,7 @@ pub(crate) enum Life {
 
 /// Starts `command` with `status` on descriptor 3 and `sockets`, in no particular order, on 4 and up.
 ///
-/// The child gets an empty signal mask, a process group of its own, and, if its life is [`Life::Ours`], SIGTERM when the
+/// Of other descriptors it gets 0, 1 and 2 only, also where we were started with more ourselves. It gets an empty signal mask, a process group of its own, and, if its life is [`Life::Ours`], SIGTERM when the
 /// calling thread ends.
 ///
 /// Whether the program could be executed at all is known only from `status`: with many sockets the channel on which the
@@ -85,10 +85,11 @@ pub(crate) fn spawn(
         for (source, place) in sources.iter().zip(FIRST_SOCKET_FD..) {
             put(*source, place)?;
         }
+        keep_none_from(behind_sockets);
         put(status, STATUS_FD)
     };
     // SAFETY: between fork and exec `arrange` only makes async-signal-safe system calls (prctl, getppid, setsid,
-    // sigprocmask, fcntl, dup2) and reads memory that was filled before; it allocates nothing and takes no lock.
+    // sigprocmask, fcntl, dup2, close_range) and reads memory that was filled before; it allocates nothing and takes no lock.
     unsafe { command.pre_exec(arrange) };
     command.spawn()
 }
@@ -130,6 +131,12 @@ fn duplicate_at_least(from: RawFd, lowest: RawFd) -> io::Result<RawFd> {
     let copy = unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, lowest) };
     check(copy)?;
     Ok(copy)
+}
+
+/// Has exec close all others. Before Linux 5.11 it closes those that say so themselves, which are all but inherited ones.
+fn keep_none_from(lowest: RawFd) {
+    // SAFETY: close_range takes integers only and touches no memory. What it marks stays open until exec.
+    unsafe { libc::syscall(libc::SYS_close_range, lowest, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// Makes `place` a descriptor that survives exec and refers to what `source` does.

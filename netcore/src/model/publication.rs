@@ -21,7 +21,7 @@ pub struct PortsConfig {
 }
 
 /// Ports of an endpoint that are published: one spec, one target, and one port or range.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Publication {
     /// What it comes from; where that was `-P`, the port alone.
     pub spec: PublishSpec,

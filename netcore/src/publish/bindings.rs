@@ -222,10 +222,15 @@ fn refuse_overlaps(entries: &[Entry], specs: &[PublishSpec]) -> Result<(), Bindi
         }
     }
     let exact = entries.partition_point(|entry| entry.key.choice == Choice::Exact);
-    for (at, one) in entries[..exact].iter().enumerate() {
-        for other in &entries[at + 1..exact] {
-            if one.key.proto == other.key.proto
-                && addresses_conflict(one.address, other.address)
+    let mut exact: Vec<&Entry> = entries[..exact].iter().collect();
+    // Sorted by their first ports, none meets one behind that begins after its end.
+    exact.sort_by_key(|entry| (entry.key.proto, entry.key.host));
+    for (at, one) in exact.iter().enumerate() {
+        let near = |other: &&&Entry| {
+            other.key.proto == one.key.proto && other.key.host.first() <= one.key.host.last()
+        };
+        for other in exact[at + 1..].iter().take_while(near) {
+            if addresses_conflict(one.address, other.address)
                 && let Some(common) = one.key.host.intersection(other.key.host)
             {
                 let address = if one.address.is_unspecified() { other.address } else { one.address };
@@ -370,6 +375,16 @@ mod tests {
         for (specs, want) in cases {
             assert_eq!(planned(specs, &HostDefaults::default()), Err(want.to_owned()), "{specs:?}");
         }
+    }
+
+    #[test]
+    fn many_specs_cost_no_more_than_their_number() {
+        let specs: Vec<String> = (1_000..51_000).map(|port| format!("{port}:80")).collect();
+        let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+        let begun = std::time::Instant::now();
+        assert_eq!(planned(&specs, &HostDefaults::default()).map(|groups| groups.len()), Ok(50_000));
+        // All with all would be five thousand million times.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
     }
 
     #[test]

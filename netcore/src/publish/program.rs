@@ -15,6 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// A program that doesn't tell by then is taken for one like today's docker-proxy.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one that didn't tell isn't asked again: all that waits for it would wait once more for each port.
+const GRUDGE: Duration = Duration::from_secs(30);
 /// More than any help text.
 const LONGEST_HELP: usize = 64 * 1024;
 
@@ -31,28 +33,39 @@ pub(super) enum Takes {
 
 /// What was found out, and of which file.
 #[derive(Debug, Default)]
-pub(super) struct Knowledge(Mutex<Option<(Option<Stamp>, Takes)>>);
+pub(super) struct Knowledge(Mutex<Option<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    of: Option<Stamp>,
+    takes: Takes,
+    /// Until when, if the program didn't tell.
+    until: Option<Instant>,
+}
 
 /// Tells one state of a file from another: device, inode, size, time of change in seconds and nanoseconds.
 type Stamp = (u64, u64, u64, i64, i64);
 
 impl Knowledge {
-    /// What the program can do now: asked once, and again when another one stands in its place.
+    /// What the program can do now: asked once, and again when another one stands in its place, or some time after it
+    /// didn't tell.
     pub(super) fn of(&self, program: &Path) -> Takes {
         let stamp = fs::metadata(program)
             .ok()
             .map(|file| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()));
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match *known {
-            Some((of, takes)) if of == stamp => takes,
-            _ => match help(program).as_deref().and_then(understood) {
-                Some(takes) => {
-                    *known = Some((stamp, takes));
-                    takes
-                }
-                None => Takes::One,
-            },
+        let is_good = |until: Option<Instant>| until.is_none_or(|until| Instant::now() < until);
+        if let Some(Known { of, takes, until }) = *known
+            && of == stamp
+            && is_good(until)
+        {
+            return takes;
         }
+        let told = help(program).as_deref().and_then(understood);
+        let until = told.is_none().then(|| Instant::now() + GRUDGE);
+        let takes = told.unwrap_or(Takes::One);
+        *known = Some(Known { of: stamp, takes, until });
+        takes
     }
 }
 
@@ -126,5 +139,14 @@ mod tests {
         let knowledge = Knowledge::default();
         assert_eq!(knowledge.of(Path::new("/nonexistent")), Takes::One);
         assert_eq!(knowledge.of(Path::new("/bin/true")), Takes::One);
+        // Not twice.
+        let folder = tempfile::tempdir().unwrap();
+        let (program, asked) = (folder.path().join("proxy"), folder.path().join("asked"));
+        let script = format!("printf '#!/bin/sh\\necho >> {}\\n' > {}", asked.display(), program.display());
+        let made =
+            Command::new("sh").args(["-c", &format!("{script} && chmod 755 {}", program.display())]).status();
+        assert!(made.unwrap().success());
+        assert_eq!([knowledge.of(&program), knowledge.of(&program)], [Takes::One; 2]);
+        assert_eq!(fs::read_to_string(asked).unwrap(), "\n");
     }
 }

@@ -32,6 +32,11 @@ pub(crate) struct Lab {
 impl Lab {
     /// With these flags of the daemon's.
     pub(crate) fn new(flags: &[&str]) -> Option<Self> {
+        Self::prepared(flags, |_| ())
+    }
+
+    /// The same, on a host that its administrator has prepared before the daemon came.
+    pub(crate) fn prepared(flags: &[&str], prepare: impl FnOnce(&Host)) -> Option<Self> {
         let (host, neighbour) = (Host::new("host")?, Host::new("neighbour")?);
         cable(
             (&host, "out", &["192.0.2.1/24", "fd00:ff::1/64"]),
@@ -43,6 +48,7 @@ impl Lab {
         // Neighbour discovery on a new cable may take a second, which isn't what the tests are about.
         let listener = neighbour.listen("[fd00:ff::2]:1".parse().unwrap());
         e2e::wait::until("the cable", || connects(&host, listener.local_addr().unwrap()));
+        prepare(&host);
         let home = Home::new(&host)?;
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let mut lab = Self { daemon: None, flags, home, neighbour, host };
@@ -130,6 +136,7 @@ pub(crate) fn connects(from: &Host, to: SocketAddr) -> bool {
 }
 
 /// A sandbox's network namespace.
+#[derive(Debug)]
 pub(crate) struct Sandbox(File);
 
 impl Sandbox {

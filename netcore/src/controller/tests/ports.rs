@@ -212,6 +212,31 @@ fn ports_follow_the_default_route() {
 }
 
 #[test]
+fn exposed_ports_are_published_once_wherever_they_lead() {
+    let (lab, ip) = (Lab::new(), own_address());
+    let controller = without_proxy(&lab);
+    for (name, subnet) in [("a", "10.1.0.0/24"), ("b", "10.2.0.0/24")] {
+        let mut network = with_subnet(name, subnet);
+        let binding = (crate::model::options::HOST_BINDING_IPV4.to_owned(), ip.to_string());
+        network.options.extend([binding]);
+        controller.create_network(network).unwrap();
+    }
+    let ports =
+        PortsConfig { expose: vec!["80-82".parse().unwrap()], publish_all: true, ..PortsConfig::default() };
+    let request = super::super::SandboxConfigRequest { ports, ..sandbox("web", "a") };
+    controller.create_sandbox(request).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    let before = standing(&controller.publish("web", specs(&[format!("{ip}:8081:81")])).unwrap());
+    let settings = EndpointSettings { gw_priority: 1, ..EndpointSettings::default() };
+    controller.connect("b", "web", settings).unwrap();
+    let mut expected: Vec<String> = before.iter().map(|line| line.replace("10.1.", "10.2.")).collect();
+    let mut now = standing(&controller.sandbox("web").unwrap());
+    expected.sort();
+    now.sort();
+    assert_eq!(now, expected);
+}
+
+#[test]
 fn who_has_no_way_in_is_told() {
     let lab = Lab::new();
     let config = Config { userland_proxy: false, iptables: false, ..lab.config() };

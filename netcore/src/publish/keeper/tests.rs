@@ -230,6 +230,23 @@ fn a_killed_proxy_is_back_behind_the_same_socket_every_time() {
     }
 }
 
+/// Who waits for the end of a pipe would wait for as long as the port is published.
+#[test]
+fn proxies_have_no_descriptor_that_was_only_inherited() {
+    let (_reader, writer) = std::io::pipe().unwrap();
+    // Without close-on-exec, and where no descriptor of the proxy's would take its place.
+    let raw = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_DUPFD(300)).unwrap();
+    let pipe = fs::read_link(format!("/proc/self/fd/{raw}")).unwrap();
+    let fixture = Fixture::new(MANY, SERVE);
+    let keeper = fixture.keeper();
+    one(&keeper);
+    let pid = pids(&keeper)[0];
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let all: Vec<PathBuf> = links.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).collect();
+    nix::unistd::close(raw).unwrap();
+    assert!(!all.is_empty() && !all.contains(&pipe), "{all:?}");
+}
+
 #[test]
 fn proxies_outlive_their_keeper_and_the_next_takes_them_over() {
     let fixture = Fixture::new(MANY, SERVE);
