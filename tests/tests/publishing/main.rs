@@ -7,6 +7,7 @@
 
 mod bindings;
 mod direct;
+mod explain;
 #[path = "../networks/lab.rs"]
 #[allow(dead_code, reason = "the tests of networks use the rest")]
 mod lab;

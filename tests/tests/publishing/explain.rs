@@ -1,20 +1,11 @@
 //! `portmap explain` on a host where something is in the way: it names what, and is right about whether the port answers.
-//!
-//! Needs root.
-
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
-
-#[path = "networks/lab.rs"]
-#[allow(dead_code, reason = "the tests of networks use the rest")]
-mod lab;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
 use e2e::lab::{Host, v4, v6};
 use e2e::wait;
 
-use lab::{IPTABLES, Lab, NFTABLES, connects};
+use super::lab::{IPTABLES, Lab, NFTABLES, connects};
 
 /// Where the neighbour finds the host.
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
