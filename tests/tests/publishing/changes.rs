@@ -45,9 +45,16 @@ fn what_was_chosen_can_be_taken_back_by_what_it_became() {
     let Some(lab) = Lab::new(&[]) else { return };
     let _web = named(&lab, "web", &["-p", "80"]);
     let port = host_port(&lab, "web", "80");
-    lab.ok(&["unpublish", "web", "-p", &format!("{port}:80")]);
+    let gone = lab.ok(&["unpublish", "web", "-p", &format!("{port}:80")]);
+    assert_eq!(gone, format!("80/tcp -> 0.0.0.0:{port}\n80/tcp -> [::]:{port}"));
     assert_eq!(lab.ok(&["port", "web"]), "");
     assert!(refuses(&lab.host, v4(port)));
+    // What is there to the letter is meant before what could be meant as well.
+    lab.ok(&["publish", "web", "-p", "8080:80", "-p", "80"]);
+    lab.ok(&["unpublish", "web", "-p", "80"]);
+    assert_eq!(shown(&lab, "web"), ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"]);
+    let gone = lab.ok(&["unpublish", "web", "-p", "80"]);
+    assert_eq!(gone, "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080");
     lab.ok(&["restart", "-t", "0", "web"]);
     assert_eq!(lab.ok(&["port", "web"]), "", "nor is it published again");
 }

@@ -10,6 +10,7 @@ mod changes;
 mod choice;
 mod direct;
 mod endings;
+mod explain;
 mod flows;
 mod gateways;
 mod input;
