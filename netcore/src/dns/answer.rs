@@ -108,7 +108,7 @@ fn look_up(name: &Name, zones: &Zones, view: &View, settings: &Settings) -> Opti
 
 /// RFC 6761, section 6.3: neither `localhost` nor what is below it is for others to know.
 fn localhost(name: &Name, settings: &Settings) -> Option<Found> {
-    let local = name.iter().last().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost"));
+    let local = name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost"));
     let v6 = if settings.ipv6 { vec![Ipv6Addr::LOCALHOST] } else { Vec::new() };
     local.then(|| Found { v4: vec![Ipv4Addr::LOCALHOST], v6 })
 }

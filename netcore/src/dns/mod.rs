@@ -2,7 +2,7 @@
 //! randomness of its own.
 //!
 //! * [`Zones`] has the names on each network, a [`View`] what one sandbox sees of them.
-//! * [`answer`] turns a query's bytes into a reply, or says that it is for others.
+//! * [`answer()`] turns a query's bytes into a reply, or says that it is for others.
 //! * [`Exchange`] says which of the [`Upstreams`] to ask when, and which reply counts.
 //!
 //! A sandbox joining a network costs the same however many are there: its names go into the network's table, and no view

@@ -363,7 +363,10 @@ proptest! {
         let labels: Vec<&[u8]> = name.split('.').filter(|l| !l.is_empty()).map(str::as_bytes).collect();
         let mut message = query("x", RecordType::from(kind));
         message.queries[0].set_name(Name::from_labels(labels).unwrap());
-        let message = payload.map_or(message.clone(), |payload| with_edns(message, payload));
+        let message = match payload {
+            Some(payload) => with_edns(message, payload),
+            None => message,
+        };
         let mut bytes = message.to_vec().unwrap();
         for (at, byte) in damage {
             let end = bytes.len();

@@ -328,14 +328,15 @@ fn what_is_too_large_for_a_client_by_its_own_server_is_passed_on() {
 
 #[test]
 fn replies_to_something_else_are_not_heard_and_broken_ones_are_a_failure() {
-    let ignored: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Alter = (&'static str, fn(&mut Vec<u8>));
+    let ignored: [Alter; 5] = [
         ("another id", |reply| reply[0] ^= 1),
         ("nothing", Vec::clear),
         ("one byte", |reply| reply.truncate(1)),
         ("another name", |reply| reply[13] ^= 2),
         ("another type", |reply| reply[26] = 16),
     ];
-    let broken: [(&str, fn(&mut Vec<u8>)); 8] = [
+    let broken: [Alter; 8] = [
         ("the query itself", |reply| reply[2] &= 0x7f),
         ("half a header", |reply| reply.truncate(7)),
         ("another opcode", |reply| reply[2] |= 0x20),

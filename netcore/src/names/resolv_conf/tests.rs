@@ -68,7 +68,9 @@ fn each_kind_of_network_has_its_rules() {
     let exts6 =
         "# ExtServers: [host(8.8.8.8) host(8.8.4.4) host(2001:4860:4860::8888) host(2001:4860:4860::8844)]";
     let both = "# ExtServers: [host(192.168.1.1) host(fd00::1)]";
-    let cases: &[(&str, &DnsOptions, Kind, &[&str], &[&str])] = &[
+    /// Host's file, options, kind; the lines that libc reads, and the trailer's.
+    type Case<'a> = (&'a str, &'a DnsOptions, Kind, &'a [&'a str], &'a [&'a str]);
+    let cases: &[Case<'_>] = &[
         (H1, &none, BRIDGE, &[four, corp, edns], &[no]),
         (H1, &none, BRIDGE6, &[four, six, corp, edns], &[no]),
         (H1, &none, Kind::Host, &[four, six, corp, edns], &[no]),
