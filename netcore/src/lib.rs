@@ -1,6 +1,7 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
 //! * [`controller`]: every operation there is. Begin here.
+//! * [`dns`]: what the server that sandboxes ask answers.
 //! * [`driver`]: what the networks of each kind need.
 //! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
@@ -18,6 +19,7 @@
 #![deny(unsafe_code)]
 
 pub mod controller;
+pub mod dns;
 pub mod driver;
 pub mod firewall;
 pub mod ipam;

@@ -1,6 +1,10 @@
 //! `/etc/hosts` and `/etc/hostname` of a sandbox.
 
+mod extra;
+
 use std::net::IpAddr;
+
+pub use extra::{BadExtraHost, ExtraAddress, ExtraHost, NoHostGateway, extra_lines};
 
 const IPV4: &str = "127.0.0.1\tlocalhost\n";
 const IPV6: &str = "::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
