@@ -452,7 +452,7 @@ fn auto_takes_what_works() {
             false,
             None,
             Err(
-                "nft: command not found (install the package that brings it, or choose another firewall backend)",
+                "nft: command not found (install the package that brings it, choose another --firewall-backend, or do without rules by --iptables=false)",
             ),
         ),
     ];

@@ -39,7 +39,7 @@ pub struct HostTools;
 pub enum ToolError {
     /// Not installed.
     #[error(
-        "{program}: command not found (install the package that brings it, or choose another firewall backend)"
+        "{program}: command not found (install the package that brings it, choose another --firewall-backend, or do without rules by --iptables=false)"
     )]
     NotFound {
         /// The tool.
