@@ -9,6 +9,7 @@ mod lab;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,8 @@ use netcore::controller::{
 use netcore::firewall::{Backend, BackendChoice};
 use netcore::ipam::SubnetSpec;
 use netcore::kernel::Operation;
-use netcore::model::{EndpointSettings, ProcessId, options};
+use netcore::kernel::PidFd;
+use netcore::model::{EndpointSettings, PortsConfig, ProcessId, options};
 use tempfile::TempDir;
 
 /// A host, and a controller in it.
@@ -224,6 +226,7 @@ with_each_backend! {
     rules_that_somebody_flushed_come_back_with_the_next_network
     the_other_backend_takes_over_without_a_trace_of_the_first
     a_host_without_ipv6_has_networks
+    flows_to_who_ended_unseen_lead_nowhere
 }
 
 fn run(backend: Backend, test: fn(World)) {
@@ -485,4 +488,31 @@ fn a_host_without_ipv6_has_networks(mut world: World) {
     world.run(|controller| controller.disconnect("bridge", "a1", false)).unwrap();
     ["a1", "a2"].iter().for_each(|name| world.end(name));
     world.run(|controller| controller.remove_network("a")).unwrap();
+}
+
+/// The next who has the address would get what was never meant for him, on a port that he didn't publish.
+fn flows_to_who_ended_unseen_lead_nowhere(mut world: World) {
+    world.config.userland_proxy = false;
+    world.open();
+    let mut process = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let (_, supervisor) = PidFd::open(process.id()).unwrap();
+    let ports =
+        PortsConfig { publish: vec!["127.0.0.1:5353:53/udp".parse().unwrap()], ..PortsConfig::default() };
+    world.run(|controller| {
+        controller.create_sandbox(SandboxConfigRequest { ports, ..request("web", "bridge") }).unwrap();
+        controller.start_sandbox("web", supervisor).unwrap();
+    });
+    let client = world.host.enter(|| UdpSocket::bind("127.0.0.1:0")).unwrap();
+    client.send_to(b"x", "127.0.0.1:5353").unwrap();
+    let flows = |world: &World| {
+        let all = world.host.enter(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack")).unwrap();
+        all.lines().filter(|line| line.contains("dport=5353")).count()
+    };
+    assert_eq!(flows(&world), 1);
+    world.controller = None;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    world.open();
+    assert_eq!(flows(&world), 0);
+    world.end("web");
 }

@@ -148,6 +148,27 @@ impl Home {
         wait::until("end of the daemon", || self.run("flock", &["-n", pidfile, "true"]).code == 0);
     }
 
+    /// The processes around the daemon that are called so, by the ids that this process knows them under. Those that are
+    /// dead but not collected don't count.
+    ///
+    /// # Panics
+    /// When the namespace is gone.
+    #[must_use]
+    pub fn processes(&self, name: &str) -> Vec<u32> {
+        let namespace = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = namespace(self.inside).expect("its first process lives");
+        let is_called = |pid: u32| {
+            // The name in parentheses may hold anything; the state follows.
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(&format!(" ({name}) ")) && !stat.contains(") Z ")
+        };
+        let all = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+        let mut pids: Vec<u32> = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        pids.retain(|pid| is_called(*pid) && namespace(*pid).as_ref() == Some(&ours));
+        pids.sort_unstable();
+        pids
+    }
+
     /// Runs `portmap` to its end.
     pub fn portmap(&self, words: &[&str]) -> Said {
         self.said(self.command(bin::portmap()), words)

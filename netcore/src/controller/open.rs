@@ -90,7 +90,7 @@ impl Controller {
             _home: home,
             config,
         };
-        inner.end_stale()?;
+        let ended = inner.end_stale()?;
         inner.restore_addresses()?;
         inner.predefined(Predefined::Host)?;
         inner.predefined(Predefined::None)?;
@@ -99,6 +99,8 @@ impl Controller {
             Err(ControllerError::Kernel(_)) => {} // logged; other networks go on
             made => made?,
         }
+        // No rule leads to them any more, but flows that began before go on.
+        ended.iter().for_each(|stale| inner.give_up_stale(stale));
         inner.default_bridge()?;
         inner.restore_ports()?;
         Ok(Self(std::sync::Arc::new(inner)))

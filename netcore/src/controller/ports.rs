@@ -14,7 +14,9 @@ use super::{Controller, Inner, Result, SandboxView};
 use crate::driver::bridge;
 use crate::firewall::EndpointPorts;
 use crate::kernel::{Flow, forget_flows};
-use crate::model::{BridgeOptions, EndpointId, Family, GatewayMode, Publication, Sandbox, SandboxState};
+use crate::model::{
+    BridgeOptions, EndpointId, Family, GatewayMode, PortsConfig, Publication, Sandbox, SandboxState,
+};
 use crate::publish::{
     Destination, HostPorts, Keeper, Proto, PublishSpec, Reservation, host_listens_on_ipv6, plan_for,
     publications, wanted,
@@ -56,7 +58,7 @@ impl Controller {
         let mut attached = known.attached.clone();
         let reserved = match sandbox.state {
             SandboxState::Running(_) => {
-                let reserved = inner.reserve_ports(&sandbox, &specs, &mut attached)?;
+                let reserved = inner.reserve_ports(&sandbox, &specs, &[], &mut attached)?;
                 inner.refuse_clashes(&sandbox, &attached)?;
                 reserved
             }
@@ -105,11 +107,12 @@ impl Inner {
         Reserved { keeper: &self.keeper, ports: Vec::new() }
     }
 
-    /// Takes the host's ports for `specs`, and adds what will stand to the endpoints.
+    /// Takes the host's ports for what doesn't stand yet of `specs`, and adds what will stand to the endpoints.
     pub(super) fn reserve_ports(
         &self,
         sandbox: &Sandbox,
         specs: &[PublishSpec],
+        standing: &[Publication],
         attached: &mut [Attachment],
     ) -> Result<Reserved<'_>> {
         let mut reserved = self.nothing_reserved();
@@ -120,11 +123,11 @@ impl Inner {
         if to.v4.is_none() && to.v6.is_none() {
             return Ok(reserved); // without a way out there is none in
         }
-        if !self.config.has_rules() && !self.config.userland_proxy {
+        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
+        let planned = plan_for(specs, &to).map_err(|error| failed(error.into()))?.without(standing, specs);
+        if !planned.groups.is_empty() && !self.config.has_rules() && !self.config.userland_proxy {
             return Err(ControllerError::NoWayIn);
         }
-        let failed = |error: ControllerError| of_endpoint(sandbox, attached, error);
-        let planned = plan_for(specs, &to).map_err(|error| failed(error.into()))?;
         for warning in &planned.warnings {
             tracing::warn!(name = %sandbox.config.name, "{warning}");
         }
@@ -148,7 +151,7 @@ impl Inner {
     pub(super) fn reserve_all(&self, sandbox: &Sandbox, attached: &mut [Attachment]) -> Result<Reserved<'_>> {
         let specs =
             wanted(&sandbox.config.ports).map_err(|error| of_endpoint(sandbox, attached, error.into()))?;
-        self.reserve_ports(sandbox, &specs, attached)
+        self.reserve_ports(sandbox, &specs, &[], attached)
     }
 
     /// Where published ports lead: in each family to the network that has the default route.
@@ -203,8 +206,8 @@ impl Inner {
         self.rules().set_ports(changes(old, new)).map_err(failed)?;
         let fresh: Vec<Publication> =
             reserved.ports.iter().map(|(_, publication)| publication.clone()).collect();
-        // Flows that began while nothing was published would go on past the rules.
-        flush(&fresh, |proto| proto == Proto::Udp);
+        // Flows that began while nothing was published would go on past the rules, whoever answers them.
+        flush(&fresh, |proto| proto == Proto::Udp, |_| None);
         if let Err(error) = self.keeper.serve(std::mem::take(&mut reserved.ports)) {
             if let Err(error) = self.rules().force_ports(changes(new, old)) {
                 tracing::warn!(%error, "rules can't be put back for now");
@@ -229,13 +232,13 @@ impl Inner {
     /// Ends what stands behind ports that no rule leads to any more. Their numbers are free last.
     pub(super) fn give_up(&self, gone: &[Publication], flushed: impl Fn(Proto) -> bool) {
         self.keeper.withdraw(gone);
-        flush(gone, flushed);
+        flush(gone, flushed, |publication| Some(publication.target));
         self.keeper.release(gone);
     }
 
     /// Leads published ports to the networks that have the default routes now. Ports stay what they are; what leads nowhere
-    /// any more is given up, and specs that led nowhere until now get their ports. Adds what will stand to `new`, and gives
-    /// it with what moves.
+    /// any more is given up, and what of a spec led nowhere until now gets its ports. Adds what will stand to `new`, and
+    /// gives it with what moves.
     pub(super) fn repoint(
         &self,
         sandbox: &Sandbox,
@@ -253,15 +256,17 @@ impl Inner {
                 moves.push((was, now));
             }
         }
-        let mut ports = sandbox.config.ports.clone();
-        let given: HashSet<PublishSpec> = ports.publish.iter().copied().collect();
+        let wanted = |ports: &PortsConfig| {
+            wanted(ports).map_err(|error| of_endpoint(sandbox, new, ControllerError::from(error)))
+        };
         // What is published of exposed ports stays as it is, though their run may be another one by now.
-        ports.publish.extend(kept.difference(&given));
-        let specs = wanted(&ports).map_err(|error| of_endpoint(sandbox, new, error.into()))?;
-        let (kept, fresh): (Vec<_>, Vec<_>) = specs.into_iter().partition(|spec| kept.contains(spec));
-        standing.extend(routed(&kept, &to, new));
-        stand(standing, new);
-        let reserved = self.reserve_ports(sandbox, &fresh, new)?;
+        let now: HashSet<PublishSpec> = wanted(&sandbox.config.ports)?.into_iter().collect();
+        let mut ports = sandbox.config.ports.clone();
+        ports.publish.extend(kept.difference(&now));
+        let mut specs = wanted(&ports)?;
+        specs.retain(|spec| now.contains(spec) || !kept.contains(spec));
+        stand(standing.clone(), new);
+        let reserved = self.reserve_ports(sandbox, &specs, &standing, new)?;
         Ok(Repointed { moves, reserved })
     }
 
@@ -277,7 +282,7 @@ impl Inner {
         let stale: Vec<Publication> = moves.iter().map(|(was, _)| was.clone()).collect();
         // A proxy that doesn't come up again is tried again; the rules lead the right way already.
         self.keeper.repoint(moves);
-        flush(&stale, |_| true);
+        flush(&stale, |_| true, |publication| Some(publication.target));
         Ok(())
     }
 }
@@ -349,11 +354,16 @@ fn missing(all: &[Attachment], others: &[Attachment]) -> Vec<Publication> {
     publications(all).filter(|publication| !kept.contains(publication)).cloned().collect()
 }
 
-/// Makes the kernel forget flows to published ports of these protocols.
-fn flush(publications: &[Publication], proto: impl Fn(Proto) -> bool) {
+/// Makes the kernel forget flows to published ports of these protocols, of each those that `answered_from` answers; `None` is
+/// anybody.
+fn flush(
+    publications: &[Publication],
+    proto: impl Fn(Proto) -> bool,
+    answered_from: impl Fn(&Publication) -> Option<IpAddr>,
+) {
     let of = |publication: &Publication| {
         let host = publication.host?;
-        let target = Some(publication.target);
+        let target = answered_from(publication);
         let flow = |ip: &IpAddr| Flow { proto: publication.proto, host_ip: *ip, host, target };
         Some(publication.addresses.iter().map(flow).collect::<Vec<_>>())
     };

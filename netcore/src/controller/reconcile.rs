@@ -56,7 +56,7 @@ impl Controller {
         let ended = inner.end_stale()?;
         let made = inner.make_true();
         for stale in ended {
-            inner.give_up(&stale.publications, |proto| proto == Proto::Udp);
+            inner.give_up_stale(&stale);
             let removed = stale.sandbox.config.auto_remove;
             inner.forget_run(stale.sandbox.id, stale.leases, made.is_ok(), removed);
         }
@@ -112,6 +112,11 @@ impl Inner {
             }
             Ok(ended)
         })
+    }
+
+    /// Gives up the ports of a sandbox that was ended. Rules lead to them no more.
+    pub(super) fn give_up_stale(&self, stale: &Stale) {
+        self.give_up(&stale.publications, |proto| proto == Proto::Udp);
     }
 
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as

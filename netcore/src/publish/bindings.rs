@@ -63,6 +63,21 @@ impl Group {
     pub fn specs(&self) -> &[usize] {
         &self.specs
     }
+
+    /// Without the places that have their ports already; `port` says which, for an address and a spec. What is left gets the
+    /// same. `None` if nothing is.
+    pub(super) fn without(self, port: impl Fn(IpAddr, usize) -> Option<PortRange>) -> Option<Self> {
+        let mut left = Self { addresses: Vec::new(), specs: Vec::new(), ..self };
+        for (address, spec) in self.addresses.into_iter().zip(self.specs) {
+            if let Some(port) = port(address, spec) {
+                left.host = HostPorts::Aligned(port);
+            } else {
+                left.addresses.push(address);
+                left.specs.push(spec);
+            }
+        }
+        (!left.addresses.is_empty()).then_some(left)
+    }
 }
 
 /// Why specs can't be published as they are.

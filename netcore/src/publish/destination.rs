@@ -6,8 +6,10 @@
 //!
 //! Not here: what a spec without an address gets, order and groups (`bindings`).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::allocator::addresses_conflict;
 use super::bindings::{BindingError, Group, HostDefaults, host_addresses, plan_on};
 use super::expose::ExposeSpec;
 use super::ports::{PortRange, Proto, UnknownProto};
@@ -145,6 +147,36 @@ pub fn publications(
             Some((reservation, publication))
         })
         .collect()
+}
+
+impl Planned {
+    /// Without what stands already. Where a spec stands on some of its addresses only, the others get the same port.
+    #[must_use]
+    pub fn without(mut self, standing: &[Publication], specs: &[PublishSpec]) -> Self {
+        let mut by_spec: HashMap<PublishSpec, Vec<&Publication>> = HashMap::new();
+        for publication in standing {
+            by_spec.entry(publication.spec).or_default().push(publication);
+        }
+        let rest = |group: Group| {
+            let container = group.container();
+            group.without(|address, spec| {
+                // What stands stays, also where the default address has become another one since.
+                let is_here = |p: &Publication| p.addresses.iter().any(|ip| addresses_conflict(*ip, address));
+                let of_spec = specs.get(spec).and_then(|spec| by_spec.get(spec)).into_iter().flatten();
+                of_spec.filter(|p| is_here(p)).find_map(|p| host_of(p, container))
+            })
+        };
+        self.groups = self.groups.into_iter().filter_map(rest).collect();
+        self
+    }
+}
+
+/// The host's ports for some of the ports of a publication.
+fn host_of(publication: &Publication, container: PortRange) -> Option<PortRange> {
+    let all = publication.container;
+    let first = container.first().checked_sub(all.first())?.checked_add(publication.host?.first())?;
+    let last = first.checked_add(container.last() - container.first())?;
+    (container.last() <= all.last()).then(|| PortRange::new(first, last).ok())?
 }
 
 impl Destination {

@@ -49,7 +49,7 @@ pub enum ExposeError {
     },
     /// The range runs backwards.
     #[error("invalid range format for --expose: {0}")]
-    Range(#[from] BadPortRange),
+    Range(BadPortRange),
 }
 
 impl ExposeSpec {
@@ -94,7 +94,7 @@ impl FromStr for ExposeSpec {
                 ExposedProto::Known,
             ),
         };
-        Ok(Self { ports: PortRange::new(first, last)?, proto })
+        Ok(Self { ports: PortRange::new(first, last).map_err(ExposeError::Range)?, proto })
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -17,6 +19,12 @@ use super::reservation::{Reservation, places};
 use super::socket;
 use super::spec::HostPorts;
 use crate::kernel::holder_of;
+
+/// How long a port that was given up may be held by a child of ours that isn't its program yet: until then, it has copies
+/// of all our sockets.
+const LINGERING: Duration = Duration::from_millis(100);
+/// Between two looks at that.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Why sockets couldn't be had, with Docker's text where it has one.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +81,14 @@ impl ReserveError {
             *advice = format!(" (by {}, process {})", holder.name, holder.pid);
         }
         self
+    }
+
+    /// Whether somebody has the port.
+    const fn is_about_holder(&self) -> bool {
+        matches!(
+            self,
+            Self::Bind { errno: Errno::EADDRINUSE, .. } | Self::Listen { errno: Errno::EADDRINUSE, .. }
+        )
     }
 
     /// Whether another port of the same addresses may do better.
@@ -160,7 +176,14 @@ fn reserve_exactly(
     ports: PortRange,
 ) -> Result<Reservation, ReserveError> {
     numbers.claim(group.addresses(), group.proto(), ports)?;
-    match open_all(group, ports) {
+    let patience = Instant::now() + LINGERING;
+    let opened = loop {
+        match open_all(group, ports) {
+            Err(error) if error.is_about_holder() && Instant::now() < patience => thread::sleep(PAUSE),
+            opened => break opened,
+        }
+    };
+    match opened {
         Ok(sockets) => Ok(reservation(group, ports, sockets)),
         Err(error) => {
             numbers.release(group.addresses(), group.proto(), ports);

@@ -22,7 +22,8 @@ pub(crate) const IPTABLES: &str = "iptables";
 /// ```
 pub(crate) struct Lab {
     daemon: Option<Proc>,
-    flags: Vec<String>,
+    /// The daemon's; of the next one, if they are changed.
+    pub(crate) flags: Vec<String>,
     pub(crate) home: Home,
     pub(crate) neighbour: Host,
     pub(crate) host: Host,

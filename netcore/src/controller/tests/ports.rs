@@ -226,7 +226,8 @@ fn exposed_ports_are_published_once_wherever_they_lead() {
     let request = super::super::SandboxConfigRequest { ports, ..sandbox("web", "a") };
     controller.create_sandbox(request).unwrap();
     controller.start_sandbox("web", me()).unwrap();
-    let before = standing(&controller.publish("web", specs(&[format!("{ip}:8081:81")])).unwrap());
+    let further = specs(&[format!("{ip}:8081:81"), "82".into()]);
+    let before = standing(&controller.publish("web", further).unwrap());
     let settings = EndpointSettings { gw_priority: 1, ..EndpointSettings::default() };
     controller.connect("b", "web", settings).unwrap();
     let mut expected: Vec<String> = before.iter().map(|line| line.replace("10.1.", "10.2.")).collect();

@@ -175,6 +175,40 @@ fn what_was_reserved_comes_apart_by_spec_and_target() {
 }
 
 #[test]
+fn what_stands_is_planned_no_more_and_the_rest_gets_its_port() {
+    let specs = specs(&["8000-8001:80-81", "90", "127.0.0.1:9000:91"]);
+    let stands = |spec: usize, container: (u16, u16), host: (u16, u16), address| Publication {
+        spec: specs[spec],
+        proto: Proto::Tcp,
+        container: PortRange::new(container.0, container.1).unwrap(),
+        host: PortRange::new(host.0, host.1).ok(),
+        addresses: vec![ip(address)],
+        target: ip("172.19.0.2"),
+    };
+    let left = |standing: &[Publication]| -> Vec<String> {
+        let planned = plan_for(&specs, &dual()).unwrap().without(standing, &specs);
+        let line =
+            |group: &Group| format!("{:?} {:?} {}", group.addresses(), group.host(), group.container());
+        planned.groups.iter().map(line).collect()
+    };
+    let all = left(&[]);
+    assert_eq!(all.len(), 3);
+    let [first, ephemeral, one] = [
+        stands(0, (80, 81), (8000, 8001), "0.0.0.0"),
+        stands(1, (90, 90), (40_000, 40_000), "0.0.0.0"),
+        stands(2, (91, 91), (9000, 9000), "127.0.0.1"),
+    ];
+    let aligned = |first, last| HostPorts::Aligned(PortRange::new(first, last).unwrap());
+    assert_eq!(
+        left(&[first.clone(), ephemeral.clone(), one]),
+        [format!("[::] {:?} 80-81", aligned(8000, 8001)), format!("[::] {:?} 90", aligned(40_000, 40_000)),]
+    );
+    // One that stands on one address of a family has that family.
+    let elsewhere = Publication { addresses: vec![ip("127.0.0.1"), ip("::1")], ..first };
+    assert_eq!(left(&[elsewhere, ephemeral]).len(), 2);
+}
+
+#[test]
 fn publishing_all_leaves_alone_what_is_published() {
     let ports = |publish: &[&str], expose: &[&str], publish_all| PortsConfig {
         publish: specs(publish),

@@ -109,7 +109,9 @@ impl ProxyCommand {
             reservation.hear()?;
         }
         let sockets: Vec<BorrowedFd<'_>> = reservation.sockets().collect();
-        let child = child::spawn(command, status_of_child.as_fd(), &sockets, life)?;
+        let child = child::spawn(command, status_of_child.as_fd(), &sockets, life).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.executable.display()))
+        })?;
         Ok(Process::child(child, status))
     }
 }

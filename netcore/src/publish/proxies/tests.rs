@@ -123,6 +123,16 @@ fn the_proxy_finds_its_descriptors_in_place_and_no_others() {
 }
 
 #[test]
+fn a_program_that_is_not_there_is_named() {
+    let fixture = Fixture::new(SERVE);
+    let error = fixture.start(ProxyCommand::new("/nowhere/proxy".into())).unwrap_err().to_string();
+    assert!(
+        error.ends_with(":172.17.0.2:80/tcp: /nowhere/proxy: No such file or directory (os error 2)"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_proxy_that_says_why_it_cannot_serve_is_quoted() {
     let fixture = Fixture::new("printf '1\\nunsupported protocol xyz' >&3; exit 1");
     let error = fixture.start(fixture.command()).unwrap_err().to_string();

@@ -232,3 +232,19 @@ fn a_reservation_is_split_without_mixing_up_its_sockets() {
     let got: Vec<_> = singles.iter().map(|one| (local(one)[0], one.container().first())).collect();
     assert_eq!(got, [(at(b, port), 80), (at(b, port + 1), 81)]);
 }
+
+/// As a child of ours does that was made just before its port was given up.
+#[test]
+fn a_port_that_is_let_go_in_a_moment_is_waited_for() {
+    let ip = own_address();
+    let holder = TcpListener::bind((ip, 0)).unwrap();
+    let spec = format!("{}:80", holder.local_addr().unwrap());
+    let letting_go = thread::spawn(move || {
+        thread::sleep(LINGERING / 4);
+        drop(holder);
+    });
+    let mut numbers = numbers();
+    let reserved = reserve(&mut numbers, &groups(&[&spec]));
+    letting_go.join().unwrap();
+    assert!(reserved.is_ok(), "{reserved:?}");
+}
