@@ -153,6 +153,11 @@ impl Plan {
         self.0.values()
     }
 
+    /// The pairs of interfaces among them.
+    pub fn veths(&self) -> impl Iterator<Item = &Veth> {
+        self.objects().filter_map(|object| if let Object::Veth(veth) = object { Some(veth) } else { None })
+    }
+
     /// Adds an object. One that is known by the same key is replaced.
     pub fn add(&mut self, object: Object) {
         self.0.insert(object.key(), object);

@@ -197,6 +197,7 @@ impl Inner {
         })?;
         let after = self.sandbox_plan(sandbox, attached);
         let opened = self.carry_out(&Plan::default(), &after).and_then(|()| {
+            after.veths().for_each(|veth| self.kernel.await_port(veth));
             let opened = self.open_ports(sandbox, &[], attached, reserved);
             opened.map_err(|error| Failed { error, undone: self.go_on(&after.change(&Plan::default())) })
         });

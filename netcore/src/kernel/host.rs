@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -204,10 +205,23 @@ impl Kernel for HostKernel {
         self.work(format!("sysctl {key}")).run("read", || self.at_home(|| sysctl::read(&path)).flatten())
     }
 
+    fn await_port(&self, veth: &Veth) {
+        let deadline = Instant::now() + PORT_TIME;
+        let is_down = |name| matches!(link::find(&mut self.socket(), name), Ok(Some(link)) if link.is_down);
+        // The bridge comes up with its first port.
+        while (is_down(&veth.host) || is_down(&veth.bridge)) && Instant::now() < deadline {
+            std::thread::sleep(PORT_POLL);
+        }
+    }
+
     fn announce(&self, veth: &Veth) {
         self.announcer.announce(veth);
     }
 }
+
+/// How long a bridge may take to open a port, and how often it is looked at.
+const PORT_TIME: Duration = Duration::from_millis(200);
+const PORT_POLL: Duration = Duration::from_micros(500);
 
 /// What begins the alias of what bears a marker.
 pub(super) fn alias_prefix(marker: &str) -> String {

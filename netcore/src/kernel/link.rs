@@ -4,8 +4,8 @@
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkInfo, LinkMessage,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -32,6 +32,8 @@ pub(super) struct Link {
     pub(super) peer: Option<u32>,
     /// Whether the bridge sends back to it what came from it.
     pub(super) hairpin: bool,
+    /// Whether packets don't pass it yet, or no longer: it isn't operational, or a port that its bridge has disabled.
+    pub(super) is_down: bool,
     /// A bridge's `nf_call_iptables` and `nf_call_ip6tables`; `None` where the kernel doesn't say.
     pub(super) filtered: [Option<bool>; 2],
 }
@@ -95,6 +97,10 @@ fn read(message: LinkMessage) -> Link {
             LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Address(address) => link.mac = address,
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::OperState(state) => {
+                // A bridge on which nothing ever changed is of unknown state, and works.
+                link.is_down |= matches!(state, State::Down | State::LowerLayerDown | State::NotPresent);
+            }
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| read_info(&mut link, info)),
             _ => {}
@@ -118,6 +124,7 @@ fn read_info(link: &mut Link, info: LinkInfo) {
         }
         LinkInfo::PortData(InfoPortData::BridgePort(settings)) => {
             link.hairpin = settings.contains(&InfoBridgePort::HairpinMode(true));
+            link.is_down |= settings.contains(&InfoBridgePort::State(BridgePortState::Disabled));
         }
         _ => {}
     }

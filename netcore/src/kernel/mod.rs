@@ -77,6 +77,10 @@ pub trait Kernel: Send + Sync {
     /// If it is there but can't be read.
     fn sysctl(&self, key: &str) -> Result<Option<String>, KernelError>;
 
+    /// Waits until packets pass the bridge and the host's end of a pair, a fifth of a second at most. The kernel opens new
+    /// ports in the background, and drops packets until then: a connection would begin with a second of silence.
+    fn await_port(&self, _veth: &Veth) {}
+
     /// Tells the neighbours of a sandbox's interface who has its addresses now: three times, a second apart, in the
     /// background. A failure is only logged.
     fn announce(&self, veth: &Veth);

@@ -45,6 +45,16 @@ fn an_endpoint_is_made_once_and_goes_once() {
 }
 
 #[test]
+fn an_awaited_port_forwards() {
+    let Some(world) = world() else { return };
+    let wanted = world.veth("a", "br-x", &["10.1.0.2/16"]);
+    world.ensure(wanted.clone());
+    world.kernel.await_port(&wanted);
+    let port = world.host.run(&format!("ip -d -o link show {}", wanted.host), "");
+    assert!(port.contains("state UP") && port.contains("state forwarding"), "{port}");
+}
+
+#[test]
 fn an_endpoint_follows_its_plan() {
     let Some(world) = world() else { return };
     world.ensure(bridge("br-y", &["10.2.0.1/16"]));

@@ -5,13 +5,14 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use netcore::firewall::{Backend, Facts, Firewall};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// How long a packet may take until it counts as dropped. A first SYN is sent again after a second.
@@ -136,11 +137,13 @@ impl Host {
     pub(crate) fn dial(&self, at: &str, to: &Self, listens: &str) -> String {
         let (at, listens): (SocketAddr, SocketAddr) = (address(at), address(listens));
         let server = to.enter(|| TcpListener::bind(listens)).expect("the address is free there");
-        server.set_nonblocking(true).expect("a socket doesn't wait");
         let Some(_client) = self.enter(|| TcpStream::connect_timeout(&at, LOST)).ok() else {
             return String::new();
         };
-        // The connection stands; if it is this server's, it is in its backlog.
+        // The connection stands; if it is this server's, it is in its backlog, or will be with the last acknowledgement.
+        let mut ready = [PollFd::new(server.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut ready, 500_u16);
+        server.set_nonblocking(true).expect("a socket doesn't wait");
         server.accept().map(|(_, peer)| peer.ip().to_string()).unwrap_or_default()
     }
 
