@@ -2,11 +2,14 @@
 //!
 //! What is dropped is checked only where the same way was open before the rules.
 
+#[path = "lab/backends.rs"]
+mod backends;
 mod lab;
 
 use std::io::{Read, Write};
 use std::path::Path;
 
+use backends::{a, b, firewall, with_each_backend};
 use lab::{Host, Lab, missing, ready};
 use netcore::firewall::{
     Backend, BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, HostFacts, nftables,
@@ -20,18 +23,6 @@ const A1_V6: &str = "fd00:20::2";
 const A2_V6: &str = "fd00:20::3";
 const B1_V6: &str = "fd00:21::2";
 const OUT_V6: &str = "fd00:ff::2";
-
-/// Each test once with nftables and once with iptables.
-macro_rules! with_each_backend {
-    ($($name:ident)*) => {
-        mod nftables_backend {
-            $(#[test] fn $name() { super::run(super::Backend::Nftables, super::$name); })*
-        }
-        mod iptables_backend {
-            $(#[test] fn $name() { super::run(super::Backend::Iptables, super::$name); })*
-        }
-    };
-}
 
 with_each_backend! {
     containers_leave_under_the_hosts_address
@@ -49,34 +40,6 @@ with_each_backend! {
     removing_leaves_nothing_of_ours
     the_other_backends_rules_go
     only_the_callers_namespace_is_touched
-}
-
-fn run(backend: Backend, test: fn(Backend)) {
-    if ready(backend).is_some() {
-        test(backend);
-    }
-}
-
-fn firewall(backend: Backend) -> Firewall {
-    Firewall::new(match backend {
-        Backend::Nftables => BackendChoice::Nftables,
-        Backend::Iptables => BackendChoice::Iptables,
-    })
-}
-
-fn network(bridge: &str, number: u8) -> BridgeNetwork {
-    let mut network = BridgeNetwork::new(bridge.parse().expect("a name"));
-    network.ipv4.push(format!("172.{number}.0.0/24").parse().expect("a subnet"));
-    network.ipv6.push(format!("fd00:{number}::/64").parse().expect("a subnet"));
-    network
-}
-
-fn a() -> BridgeNetwork {
-    network("br-a", 20)
-}
-
-fn b() -> BridgeNetwork {
-    network("br-b", 21)
 }
 
 fn facts(networks: impl IntoIterator<Item = BridgeNetwork>) -> Facts {

@@ -3,14 +3,17 @@
 //!
 //! No proxy runs here: where one would be asked, a server of the host stands in for it.
 
+#[path = "lab/backends.rs"]
+mod backends;
 mod lab;
 
 use std::sync::Arc;
 
-use lab::{Host, Lab, missing, ready};
+use backends::{a, b, firewall, with_each_backend};
+use lab::{Host, Lab, missing};
 use netcore::firewall::{
-    Backend, BackendChoice, BridgeNetwork, EndpointPorts, Facts, Family, Firewall, Foreign, GatewayMode,
-    HostFacts, Mapping, OpenPort, iptables, nftables,
+    Backend, BridgeNetwork, EndpointPorts, Facts, Family, Foreign, GatewayMode, HostFacts, Mapping, OpenPort,
+    iptables, nftables,
 };
 use netcore::model::EndpointId;
 use netcore::publish::PortRange;
@@ -20,18 +23,6 @@ const A1_V6: &str = "fd00:20::2";
 /// The host's address outside.
 const UP: &str = "192.0.2.1";
 const UP_V6: &str = "[fd00:ff::1]";
-
-/// Each test once with nftables and once with iptables.
-macro_rules! with_each_backend {
-    ($($name:ident)*) => {
-        mod nftables_backend {
-            $(#[test] fn $name() { super::run(super::Backend::Nftables, super::$name); })*
-        }
-        mod iptables_backend {
-            $(#[test] fn $name() { super::run(super::Backend::Iptables, super::$name); })*
-        }
-    };
-}
 
 with_each_backend! {
     clients_keep_their_address_and_reach_the_container
@@ -52,34 +43,6 @@ with_each_backend! {
     a_withdrawn_port_leads_nowhere
     changes_end_where_a_fresh_start_does
     a_change_beside_other_ports_is_one_transaction_that_loads
-}
-
-fn run(backend: Backend, test: fn(Backend)) {
-    if ready(backend).is_some() {
-        test(backend);
-    }
-}
-
-fn firewall(backend: Backend) -> Firewall {
-    Firewall::new(match backend {
-        Backend::Nftables => BackendChoice::Nftables,
-        Backend::Iptables => BackendChoice::Iptables,
-    })
-}
-
-fn network(bridge: &str, number: u8) -> BridgeNetwork {
-    let mut network = BridgeNetwork::new(bridge.parse().expect("a name"));
-    network.ipv4.push(format!("172.{number}.0.0/24").parse().expect("a subnet"));
-    network.ipv6.push(format!("fd00:{number}::/64").parse().expect("a subnet"));
-    network
-}
-
-fn a() -> BridgeNetwork {
-    network("br-a", 20)
-}
-
-fn b() -> BridgeNetwork {
-    network("br-b", 21)
 }
 
 fn id(number: u8) -> EndpointId {
