@@ -10,9 +10,14 @@ use super::ControllerError;
 use crate::firewall::{BackendChoice, PacketMark};
 use crate::ipam::DefaultPool;
 use crate::model::IfName;
+use crate::names::resolv_conf::DnsOptions;
 
 /// The default network's device, unless another one is named.
 pub const DEFAULT_BRIDGE: &str = "portmap0";
+
+/// For how long an answer about a sandbox may be kept, unless somebody chooses: not so long that it outlives the sandbox's
+/// address by much. Docker's is 600.
+const DNS_TTL: u32 = 5;
 
 /// What a controller is told when it is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +46,16 @@ pub struct Config {
     pub allow_direct_routing: bool,
     /// Packets that bear this mark may enter any network that isn't internal. `--bridge-accept-fwmark`.
     pub accept_mark: Option<PacketMark>,
+    /// What sandboxes get that have no such options of their own. `--dns`, `--dns-search`, `--dns-opt`.
+    pub dns: DnsOptions,
+    /// For how long an answer of the embedded server may be kept, in seconds. `--dns-ttl`.
+    pub dns_ttl: u32,
+    /// The file that stands for the host's `/etc/resolv.conf`, if it isn't the host's own. `--resolv-conf`.
+    pub resolv_conf: Option<PathBuf>,
+    /// What `host-gateway` stands for; empty for the default network's gateways. `--host-gateway-ip`.
+    pub host_gateways: Vec<IpAddr>,
+    /// Whether a link on the default network copies the provider's variables. `--link-env`.
+    pub link_env: bool,
 }
 
 /// The network `bridge`: flags that stand for the options of other networks.
@@ -99,6 +114,11 @@ impl Default for Config {
             userland_proxy_path: PathBuf::from("netproxy"),
             allow_direct_routing: false,
             accept_mark: None,
+            dns: DnsOptions::default(),
+            dns_ttl: DNS_TTL,
+            resolv_conf: None,
+            host_gateways: Vec::new(),
+            link_env: true,
         }
     }
 }

@@ -43,7 +43,9 @@ use std::time::SystemTime;
 
 pub use config::{BridgeDevice, Config, DEFAULT_BRIDGE, DefaultBridge};
 pub use error::{Class, ControllerError, SettingsError};
-pub use request::{Ended, Files, NetworkRequest, NetworkView, SandboxConfigRequest, SandboxView, Started};
+pub use request::{
+    Ended, Files, LinkView, NetworkRequest, NetworkView, SandboxConfigRequest, SandboxView, Started,
+};
 
 use crate::firewall::Backend;
 use crate::kernel::Kernel;

@@ -7,8 +7,11 @@ use ipnet::IpNet;
 
 use crate::ipam::{PoolStatus, SubnetSpec};
 use crate::model::{
-    Endpoint, EndpointSettings, Ipam, Mac, Network, NetworkMode, PortsConfig, ProcessConfig, Running, Sandbox,
+    Endpoint, EndpointSettings, Ipam, LinkSpec, Mac, Network, NetworkMode, PortsConfig, ProcessConfig,
+    Running, Sandbox, SandboxName,
 };
+use crate::names::hosts::ExtraHost;
+use crate::names::resolv_conf::DnsOptions;
 
 /// `network create`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +57,12 @@ pub struct SandboxConfigRequest {
     pub networks: BTreeMap<String, EndpointSettings>,
     /// `-p`, `--expose`, `-P`.
     pub ports: PortsConfig,
+    /// `--dns`, `--dns-search`, `--dns-opt`.
+    pub dns: DnsOptions,
+    /// `--add-host`.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// `--link` on the default network; on others the endpoint's settings have them.
+    pub links: Vec<LinkSpec>,
     /// What runs in it.
     pub process: ProcessConfig,
     /// `--rm`.
@@ -78,6 +87,17 @@ pub struct SandboxView {
     pub sandbox: Sandbox,
     /// Its endpoints, in the order in which their networks count.
     pub endpoints: Vec<Endpoint>,
+    /// Its links on the default network, in the order in which they were given.
+    pub links: Vec<LinkView>,
+}
+
+/// A link on the default network, as its two ends are called now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkView {
+    /// The sandbox it leads to.
+    pub provider: SandboxName,
+    /// What that one is called by who has the link.
+    pub alias: String,
 }
 
 /// A sandbox that was started: what its command needs.
@@ -93,6 +113,8 @@ pub struct Started {
     pub domainname: String,
     /// What is to be seen under `/etc`.
     pub files: Files,
+    /// What its links put into its environment, as `NAME=value`. What was asked for by `-e` wins over it.
+    pub link_env: Vec<String>,
     /// The sandbox whose stack it shares, as that one runs.
     pub target: Option<(Sandbox, Running)>,
 }

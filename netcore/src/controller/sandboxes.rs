@@ -49,6 +49,8 @@ impl Controller {
             netns: request.netns.clone(),
             networks: networks.clone(),
             ports: request.ports.clone(),
+            dns: request.dns.clone(),
+            extra_hosts: request.extra_hosts.clone(),
             process: request.process.clone(),
             auto_remove: request.auto_remove,
         };
@@ -80,6 +82,7 @@ impl Controller {
             }
             let view = |sandbox: Sandbox| SandboxView {
                 endpoints: endpoints(in_order(by_sandbox.remove(&sandbox.id).unwrap_or_default())),
+                links: Vec::new(),
                 sandbox,
             };
             Ok(tx.sandboxes()?.into_iter().map(view).collect())
@@ -94,7 +97,7 @@ impl Controller {
         let reference = reference.to_owned();
         self.0.store.read(move |tx| {
             let sandbox = tx.resolve_sandbox(&reference)?;
-            Ok(SandboxView { endpoints: endpoints(attached(tx, &sandbox)?), sandbox })
+            Ok(SandboxView { endpoints: endpoints(attached(tx, &sandbox)?), links: Vec::new(), sandbox })
         })
     }
 

@@ -63,7 +63,7 @@ impl Controller {
             supervisor: Some(supervisor),
         });
         let (files, hostname, domainname) = inner.etc(&sandbox, &attached, target.as_ref())?;
-        let started = Started { sandbox, netns, hostname, domainname, files, target };
+        let started = Started { sandbox, netns, hostname, domainname, files, link_env: Vec::new(), target };
         let begun = inner.begin(&known, &started.sandbox, &attached, claim, reserved);
         if begun.is_err() {
             remove_dir(&inner.root.run(known.sandbox.id));

@@ -10,6 +10,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::ipam::PoolId;
+use crate::names::hosts::ExtraHost;
+use crate::names::resolv_conf::DnsOptions;
 use crate::plan::Sysctl;
 
 use super::id::{EndpointId, NetworkId, SandboxId};
@@ -62,6 +64,12 @@ pub struct SandboxConfig {
     /// Its ports.
     #[serde(default)]
     pub ports: PortsConfig,
+    /// `--dns`, `--dns-search`, `--dns-opt`.
+    #[serde(default)]
+    pub dns: DnsOptions,
+    /// `--add-host`.
+    #[serde(default)]
+    pub extra_hosts: Vec<ExtraHost>,
     /// What runs in it.
     #[serde(default)]
     pub process: ProcessConfig,

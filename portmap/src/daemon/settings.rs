@@ -217,6 +217,11 @@ fn controller(given: &Given) -> Result<Config> {
         userland_proxy_path: path_of_proxy(given)?.unwrap_or(standard.userland_proxy_path),
         allow_direct_routing: on("allow-direct-routing", standard.allow_direct_routing)?,
         accept_mark: parsed(given, "bridge-accept-fwmark")?,
+        dns: standard.dns,
+        dns_ttl: standard.dns_ttl,
+        resolv_conf: standard.resolv_conf,
+        host_gateways: standard.host_gateways,
+        link_env: standard.link_env,
     })
 }
 

@@ -72,6 +72,8 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             mode: "net".parse().unwrap(),
             netns: Some("/run/netns/x".into()),
             networks: [("net".to_owned(), settings())].into(),
+            dns: crate::names::resolv_conf::DnsOptions::default(),
+            extra_hosts: Vec::new(),
             ports: PortsConfig {
                 publish: vec!["8000-8009:80-89/udp".parse().unwrap(), "[::1]::80".parse().unwrap()],
                 expose: vec!["90/tcp".parse().unwrap(), "91-92/ncp".parse().unwrap()],

@@ -25,6 +25,7 @@ mod explain;
 mod filters;
 #[cfg(test)]
 mod golden;
+mod names;
 mod networks;
 mod ports;
 mod query;

@@ -19,6 +19,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::body::Fields;
+use super::names;
 use super::ports::{self, PortMap};
 use super::query::Params;
 use super::reply::{Json, Refusal};
@@ -107,6 +108,9 @@ fn request(name: Option<&str>, fields: &Fields, version: Version) -> Result<Sand
         netns: path(&fields.text("Netns")?)?,
         networks: endpoints.into_iter().map(settings).collect::<Result<_>>()?,
         ports: ports::wanted(fields)?,
+        dns: names::dns(&host)?,
+        extra_hosts: names::extra_hosts(&host)?,
+        links: names::links(&host)?,
         process: process(fields)?,
         auto_remove: host.flag("AutoRemove")?,
     })
@@ -164,6 +168,7 @@ struct Plumbed {
     /// Empty to leave the host's.
     resolv_conf_path: String,
     cmd: Vec<String>,
+    /// What its links say, and then what was asked for.
     env: Vec<String>,
     working_dir: String,
     tty: bool,
@@ -174,7 +179,7 @@ struct Plumbed {
 
 impl Plumbed {
     fn of(started: Started, state: &State) -> Self {
-        let Started { sandbox, netns, hostname, domainname, files, target } = started;
+        let Started { sandbox, netns, hostname, domainname, files, link_env, target } = started;
         let path = |path: Option<PathBuf>| path.map_or_else(String::new, |path| path.display().to_string());
         let data_root = &state.settings.controller.data_root;
         let id = sandbox.id.to_string();
@@ -190,7 +195,7 @@ impl Plumbed {
             hostname_path: path(Some(files.hostname)),
             resolv_conf_path: path(files.resolv_conf),
             cmd: process.command,
-            env: process.env,
+            env: link_env.into_iter().chain(process.env).collect(),
             working_dir: path(process.directory),
             tty: process.terminal,
             share_mounts_of: target.map_or(0, |(_, running)| running.pid),

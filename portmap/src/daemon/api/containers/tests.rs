@@ -11,6 +11,8 @@ pub(in crate::daemon::api) fn view(state: SandboxState) -> SandboxView {
         id: "88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4".parse().unwrap(),
         created: Timestamp::from_nanos(1_785_578_400_000_000_000),
         config: SandboxConfig {
+            dns: netcore::names::resolv_conf::DnsOptions::default(),
+            extra_hosts: Vec::new(),
             ports: PortsConfig::default(),
             name: "web".parse().unwrap(),
             hostname: None,
@@ -27,7 +29,7 @@ pub(in crate::daemon::api) fn view(state: SandboxState) -> SandboxView {
         },
         state,
     };
-    SandboxView { sandbox, endpoints: Vec::new() }
+    SandboxView { sandbox, endpoints: Vec::new(), links: Vec::new() }
 }
 
 pub(in crate::daemon::api) fn running() -> SandboxState {
