@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 
 use super::{Member, Settings, View, Zones};
 use crate::kernel::NameSockets;
-use crate::kernel::resolver::Home;
+use crate::kernel::resolver::{Home, PORT};
 use crate::model::{EndpointId, NetworkId, SandboxId};
 
 /// The embedded servers of all sandboxes.
@@ -39,6 +39,8 @@ pub struct Server {
     /// Where the host's servers are asked from. An error is told when there is something to serve.
     home: io::Result<Home>,
     zones: Arc<RwLock<Zones>>,
+    /// On which port servers are asked.
+    port: u16,
     state: Mutex<State>,
 }
 
@@ -100,7 +102,7 @@ enum Order {
 impl Server {
     /// No thread runs yet. The host's servers will be asked from the calling thread's network namespace.
     pub fn new(config: ServerConfig) -> Self {
-        Self { config, home: Home::here(), zones: Arc::default(), state: Mutex::default() }
+        Self { config, home: Home::here(), zones: Arc::default(), port: PORT, state: Mutex::default() }
     }
 
     /// An endpoint becomes active, or is called something else. Queries that come after this know it.
@@ -158,10 +160,10 @@ impl Server {
         let home = self.home.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let home = home.try_clone()?;
         let (orders, ordered) = mpsc::unbounded_channel();
-        let (config, zones) = (self.config.clone(), Arc::clone(&self.zones));
+        let (config, zones, port) = (self.config.clone(), Arc::clone(&self.zones), self.port);
         let (started, outcome) = sync_channel(1);
         let handle = thread::Builder::new().name("dns".to_owned()).spawn(move || {
-            let failed = match desk::Desk::open(config, zones, &home) {
+            let failed = match desk::Desk::open(config, zones, &home, port) {
                 Ok(desk) => {
                     // The caller waits for it.
                     let _ = started.send(Ok(()));

@@ -25,8 +25,8 @@ use crate::firewall::Backend;
 use crate::firewall::resolver::{self as iptables, NamePorts};
 use crate::names::resolv_conf::{EMBEDDED, Nameserver};
 
-/// The well-known port.
-const PORT: u16 = 53;
+/// Where name servers are.
+pub(crate) const PORT: u16 = 53;
 /// Room for datagrams that come faster than they are answered for a moment. The kernel gives what it allows.
 const RECEIVE_ROOM: usize = 1 << 20;
 
@@ -127,10 +127,10 @@ pub(crate) struct Outgoing {
 }
 
 /// Makes a socket in the calling thread's namespace. The kernel gives it a random port when it is connected.
-pub(crate) fn outgoing(server: &Nameserver, transport: Transport) -> io::Result<Outgoing> {
+pub(crate) fn outgoing(server: &Nameserver, port: u16, transport: Transport) -> io::Result<Outgoing> {
     let at = match server.ip {
-        IpAddr::V4(ip) => SocketAddr::from((ip, PORT)),
-        IpAddr::V6(ip) => SocketAddrV6::new(ip, PORT, 0, scope(server.zone.as_deref())?).into(),
+        IpAddr::V4(ip) => SocketAddr::from((ip, port)),
+        IpAddr::V6(ip) => SocketAddrV6::new(ip, port, 0, scope(server.zone.as_deref())?).into(),
     };
     let kind = match transport {
         Transport::Udp => Type::DGRAM,
@@ -152,17 +152,17 @@ pub(crate) struct SocketMaker(Option<Sender<Order>>);
 type Order = Box<dyn FnOnce(&Home) -> io::Result<()> + Send>;
 
 impl SocketMaker {
-    /// Makes a socket in the pinned namespace and passes it to `done`, on that thread. If it can't be made at all, `done` is
+    /// Makes a socket for a server and its port in the pinned namespace, and passes it to `done`, on that thread. If it can't be made at all, `done` is
     /// dropped.
     pub(crate) fn make(
         &mut self,
         namespace: PathBuf,
-        server: Nameserver,
+        server: (Nameserver, u16),
         transport: Transport,
         done: impl FnOnce(io::Result<Outgoing>) + Send + 'static,
     ) {
         self.order(Box::new(move |home| {
-            let (made, back) = elsewhere(&namespace, home, || outgoing(&server, transport));
+            let (made, back) = elsewhere(&namespace, home, || outgoing(&server.0, server.1, transport));
             done(made);
             back
         }));

@@ -51,6 +51,8 @@ pub(super) struct Shared {
     /// Orders addresses: no secret.
     shuffle: Cell<u64>,
     random: File,
+    /// Of the servers that are asked.
+    pub(super) port: u16,
     pub(super) hasher: RandomState,
     pool: Rc<Pool>,
     host_file: RefCell<HostFile>,
@@ -74,7 +76,12 @@ pub(super) struct Served {
 
 impl Desk {
     /// What the thread needs before it serves anybody.
-    pub(super) fn open(config: ServerConfig, zones: Arc<RwLock<Zones>>, home: &Home) -> io::Result<Self> {
+    pub(super) fn open(
+        config: ServerConfig,
+        zones: Arc<RwLock<Zones>>,
+        home: &Home,
+        port: u16,
+    ) -> io::Result<Self> {
         home.enter()?;
         let mut random = File::open("/dev/urandom")?;
         let mut seed = [0; 8];
@@ -84,6 +91,7 @@ impl Desk {
             scratch: RefCell::new(vec![0; LONGEST].into_boxed_slice()),
             shuffle: Cell::new(u64::from_ne_bytes(seed)),
             random,
+            port,
             hasher: RandomState::new(),
             pool: Pool::new(pool_size()),
             host_file: RefCell::new(HostFile::new(config.host_file)),

@@ -177,13 +177,13 @@ async fn converse(served: &Served, ask: &Ask) -> io::Result<Vec<u8>> {
 }
 
 async fn make(served: &Served, ask: &Ask) -> io::Result<Outgoing> {
-    let server = &ask.server.server;
+    let (server, port) = (&ask.server.server, served.shared.port);
     match ask.server.origin {
-        Origin::Host => outgoing(server, ask.way),
+        Origin::Host => outgoing(server, port, ask.way),
         Origin::Sandbox => {
             let (done, made) = oneshot::channel();
             let namespace = served.client.borrow().namespace.clone();
-            served.shared.maker.borrow_mut().make(namespace, server.clone(), ask.way, |outcome| {
+            served.shared.maker.borrow_mut().make(namespace, (server.clone(), port), ask.way, |outcome| {
                 // Nobody waits for it any more: it is closed.
                 drop(done.send(outcome));
             });
