@@ -49,7 +49,9 @@ fn each_mode_has_its_hosts_file() {
     let with = |name: &str, mode: &str, extra: &[&str]| {
         let extra_hosts = extra.iter().map(|host| host.parse().unwrap()).collect();
         let hostname = Some("c1.example.com".to_owned()).filter(|_| mode != "host");
-        controller.create_sandbox(SandboxConfigRequest { extra_hosts, hostname, ..sandbox(name, mode) }).unwrap();
+        controller
+            .create_sandbox(SandboxConfigRequest { extra_hosts, hostname, ..sandbox(name, mode) })
+            .unwrap();
         controller.start_sandbox(name, me()).unwrap();
         hosts_of(&controller, name)
     };
@@ -71,7 +73,10 @@ fn each_mode_has_its_hosts_file() {
     let started = controller.start_sandbox("beside", me()).unwrap();
     assert_eq!(started.files.resolv_conf, Some(resolv_conf_path(&controller, "bridged")));
     assert_eq!(started.hostname, "c1.example.com");
-    let refused = SandboxConfigRequest { extra_hosts: vec!["a:10.0.0.1".parse().unwrap()], ..sandbox("x", "container:bridged") };
+    let refused = SandboxConfigRequest {
+        extra_hosts: vec!["a:10.0.0.1".parse().unwrap()],
+        ..sandbox("xx", "container:bridged")
+    };
     assert_eq!(
         text(controller.create_sandbox(refused)),
         (400, "conflicting options: custom host-to-IP mapping and the network mode".into())
@@ -103,13 +108,17 @@ fn without_a_default_network_nobody_knows_the_hosts_address() {
 #[test]
 fn the_mode_decides_what_becomes_of_the_hosts_resolv_conf() {
     let lab = Lab::new();
-    let text = "nameserver 127.0.0.1\nnameserver 10.9.9.9\nnameserver fd00::1\nsearch corp.example\noptions edns0\n";
+    let text =
+        "nameserver 127.0.0.1\nnameserver 10.9.9.9\nnameserver fd00::1\nsearch corp.example\noptions edns0\n";
     let (controller, _) = open(&lab, text);
     controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
     for (name, mode) in [("bridged", "bridge"), ("networked", "back"), ("open", "host"), ("alone", "none")] {
         start(&controller, name, mode);
     }
-    assert_eq!(resolv_conf_of(&controller, "bridged"), "nameserver 10.9.9.9; search corp.example; options rotate");
+    assert_eq!(
+        resolv_conf_of(&controller, "bridged"),
+        "nameserver 10.9.9.9; search corp.example; options rotate"
+    );
     assert_eq!(resolv_conf_of(&controller, "alone"), resolv_conf_of(&controller, "bridged"));
     assert_eq!(
         resolv_conf_of(&controller, "networked"),
@@ -174,7 +183,7 @@ fn whatever_the_hosts_file_is_there_is_an_answer() {
     controller.create_sandbox(sandbox("web", "back")).unwrap();
     controller.create_sandbox(sandbox("old", "bridge")).unwrap();
     let public = "nameserver 8.8.8.8; nameserver 8.8.4.4; options rotate";
-    let mut restart = || {
+    let restart = || {
         for name in ["web", "old"] {
             controller.start_sandbox(name, me()).unwrap();
         }
@@ -188,7 +197,11 @@ fn whatever_the_hosts_file_is_there_is_an_answer() {
     assert_eq!(restart(), (embedded.into(), public.into()), "missing");
     std::os::unix::fs::symlink("elsewhere", &host).unwrap();
     assert_eq!(restart(), (embedded.into(), public.into()), "a link to nothing");
-    fs::write(host.with_file_name("elsewhere"), b"nameserver x\xff\nnameserver 10.9.9.9\0\n\x01\x02 garbage\n").unwrap();
+    fs::write(
+        host.with_file_name("elsewhere"),
+        b"nameserver x\xff\nnameserver 10.9.9.9\0\n\x01\x02 garbage\n",
+    )
+    .unwrap();
     let (_, legacy) = restart();
     assert!(legacy.contains("nameserver 8.8.8.8") && legacy.contains("garbage"), "{legacy}");
     fs::write(host.with_file_name("elsewhere"), "search ".to_owned() + &"x".repeat(70_000)).unwrap();
