@@ -83,10 +83,9 @@ pub fn variables(link: Linked<'_>) -> Vec<String> {
         }
     }
     all.push(format!("{prefix}_NAME=/{}/{}", link.consumer, link.alias));
-    let mut last: BTreeMap<&str, usize> = BTreeMap::new();
     let copied: Vec<(&str, &str)> =
         link.environment.iter().filter_map(|entry| entry.split_once('=')).collect();
-    copied.iter().enumerate().for_each(|(at, (name, _))| drop(last.insert(name, at)));
+    let last: BTreeMap<&str, usize> = copied.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
     let counts = |(at, (name, _)): &(usize, &(&str, &str))| {
         !name.is_empty() && !OWN.contains(name) && last.get(name) == Some(at)
     };
