@@ -41,12 +41,12 @@ pub fn exposed(ports: &PortsConfig) -> Vec<(Proto, PortRange)> {
     // Port 0 is none.
     for (proto, range) in all.into_iter().filter(|(_, range)| range.last() > 0) {
         let first = range.first().max(1);
-        let before = runs
-            .last_mut()
-            .filter(|(other, run)| *other == proto && u32::from(first) <= u32::from(run.last()) + 1);
-        let (joined, last) = before
-            .as_ref()
-            .map_or((first, range.last()), |(_, run)| (run.first(), run.last().max(range.last())));
+        let goes_on = |run: &PortRange| u32::from(first) <= u32::from(run.last()) + 1;
+        let before = runs.last_mut().filter(|(other, run)| *other == proto && goes_on(run));
+        let (joined, last) = match &before {
+            Some((_, run)) => (run.first(), run.last().max(range.last())),
+            None => (first, range.last()),
+        };
         let Ok(run) = PortRange::new(joined, last) else { continue };
         match before {
             Some((_, longer)) => *longer = run,

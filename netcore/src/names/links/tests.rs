@@ -89,7 +89,8 @@ fn a_run_of_ports_has_its_ends_told() {
 #[test]
 fn the_first_port_and_the_runs_follow_from_what_is_exposed() {
     // What is exposed, the first port, the runs.
-    let cases: [(&[&str], Option<&str>, &[(u16, u16)]); 8] = [
+    type Case = (&'static [&'static str], Option<&'static str>, &'static [(u16, u16)]);
+    let cases: [Case; 8] = [
         (&[], None, &[]),
         (&["80/udp", "443/tcp"], Some("tcp://10.0.0.2:443"), &[]),
         (&["6379", "6380"], Some("tcp://10.0.0.2:6379"), &[(6379, 6380)]),
