@@ -41,6 +41,7 @@ mod facts;
 pub mod iptables;
 pub mod nftables;
 mod ports;
+pub(crate) mod resolver;
 #[cfg(test)]
 mod tests;
 mod tools;

@@ -109,6 +109,8 @@ pub struct EndpointSettings {
     pub mac: Option<Mac>,
     /// `--link`.
     pub links: Vec<LinkSpec>,
+    /// Who had a link's target for its name when the link was made, by alias. It is followed if it is renamed.
+    pub link_targets: BTreeMap<String, SandboxId>,
     /// `--gw-priority`.
     pub gw_priority: i32,
     /// `--driver-opt`.
@@ -151,6 +153,9 @@ pub struct Running {
     /// Who started the process and reports its end, while it isn't the process itself.
     #[serde(default)]
     pub supervisor: Option<ProcessId>,
+    /// Whether it has an embedded server: since it was on a user-defined network first.
+    #[serde(default)]
+    pub resolver: bool,
 }
 
 /// A process, known by more than its number.
@@ -375,6 +380,7 @@ mod tests {
             started,
             netns: None,
             supervisor: None,
+            resolver: false,
         });
         assert_eq!(state.as_target(&boot), TargetState::Running);
         assert_eq!(state.as_target(&other), TargetState::Exited);

@@ -94,6 +94,7 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             started: Timestamp::from_nanos(2),
             netns: Some("/run/portmap/netns/x".into()),
             supervisor: Some(ProcessId { pid: 4710, start_ticks: 3 }),
+            resolver: false,
         }),
     }
 }

@@ -40,6 +40,7 @@ pub(in crate::daemon::api) fn running() -> SandboxState {
         started: Timestamp::from_nanos(1_785_578_401_000_000_000),
         netns: Some("/run/portmap/netns/88b5d2c3f1e0".into()),
         supervisor: None,
+        resolver: false,
     })
 }
 
