@@ -310,7 +310,7 @@ fn of_store(error: &StoreError) -> Class {
             Class::Forbidden
         }
         StoreError::Resolve(ResolveError::NotFound { .. }) | StoreError::Gone { .. } => Class::NotFound,
-        StoreError::Resolve(_) => Class::Invalid,
+        StoreError::Resolve(_) | StoreError::OwnChild => Class::Invalid,
         StoreError::Busy { .. } | StoreError::DiskFull { .. } | StoreError::Stopped => Class::Unavailable,
         _ => Class::Internal,
     }

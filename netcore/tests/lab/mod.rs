@@ -104,7 +104,7 @@ impl Host {
         self.ip(&format!("link add {interface} type veth peer name {there} netns {}", path.display()));
     }
 
-    fn container(&self, bridge: &str, net: u8, number: u8) -> Self {
+    pub(crate) fn container(&self, bridge: &str, net: u8, number: u8) -> Self {
         let (container, port) = (Self::new(), format!("p{net}-{number}"));
         container.cable("eth0", self, &port);
         container.address("eth0", &format!("172.{net}.0.{number}/24"), &format!("fd00:{net}::{number}/64"));
