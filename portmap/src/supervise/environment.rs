@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Ours, with what the sandbox is called and what was asked for. A name alone takes a variable away.
+/// Ours, with what the sandbox is called, and then `asked`: what its links say, and what was asked for. Of equal names the last
+/// counts. A name alone takes a variable away.
 pub(crate) fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     hostname: &str,
