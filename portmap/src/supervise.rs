@@ -169,7 +169,7 @@ pub(crate) fn supervise(
         .map_err(|error| Failure::ours(format!("unexpected answer from the daemon: {error}")))?;
     if ready.lacks_resolv_conf() {
         tell::complain(&format!(
-            "names won't resolve in the sandbox: this host has no {RESOLV_CONF} to lay its own over"
+            "this host has no {RESOLV_CONF} to lay the sandbox's over: names won't resolve in it until there is one"
         ));
     }
     let path = |what: &str| format!("/portmap/sandboxes/{}/{what}", ready.id);

@@ -42,6 +42,9 @@ mod tests {
         assert_eq!(show(environment(ours(), "web", "", &[])), "A=1 B=2 HOSTNAME=web");
         assert_eq!(show(environment(ours(), "web", "lan", &[])), "A=1 B=2 HOSTNAME=web.lan");
         assert_eq!(show(environment(ours(), "", "", &asked(&["A=x=y", "B"]))), "A=x=y HOSTNAME=here");
+        let linked = ["A=link", "DB_PORT=tcp://172.17.0.2:3306", "A=own"];
+        let want = "A=own B=2 DB_PORT=tcp://172.17.0.2:3306 HOSTNAME=web";
+        assert_eq!(show(environment(ours(), "web", "", &asked(&linked))), want);
         assert_eq!(
             show(environment(ours(), "web", "", &asked(&["HOSTNAME=", "C="]))),
             "A=1 B=2 C= HOSTNAME="
