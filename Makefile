@@ -15,7 +15,7 @@ export CARGO_TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN := $(CARGO_TARGET_DIR)/bin
 PREFIX ?= /usr/local
 
-.PHONY: help demo test setup setup-bench build install bench bench-core fmt lint deny clean
+.PHONY: help demo test fuzz setup setup-bench build install bench bench-core fmt lint deny clean
 
 help: ## list the goals
 	@echo "usage: make GOAL"
@@ -26,6 +26,9 @@ demo: setup build ## publish a real web server and fetch from it; touches nothin
 
 test: setup build ## run all tests; those in network namespaces need root or sudo
 	@scripts/test.sh
+
+fuzz: ## feed the readers of foreign bytes with libFuzzer, 30 s each (FUZZ_SECONDS); needs nightly Rust and g++
+	@scripts/fuzz.sh
 
 setup: ## install what is missing of Debian's packages (root or sudo)
 	@scripts/setup.sh

@@ -34,16 +34,22 @@ pub fn with(file: &str, lines: &str) -> String {
     format!("{file}{gap}{lines}")
 }
 
-/// The file without lines that are exactly these. Whatever somebody has altered stays; blank lines go, as in Docker.
+/// The file without lines that are exactly these, whatever ends them. What somebody has altered stays; blank lines go, as
+/// in Docker.
 pub fn without(file: &str, lines: &str) -> String {
-    let unwanted: Vec<&str> = lines.lines().collect();
-    let kept = file.lines().filter(|line| !line.trim().is_empty() && !unwanted.contains(line));
+    // Not `str::lines`: it would take the carriage returns of lines that stay.
+    let unwanted: Vec<&str> = lines.split('\n').map(bare).collect();
+    let kept = file.split('\n').filter(|line| !line.trim().is_empty() && !unwanted.contains(&bare(line)));
     kept.map(|line| format!("{line}\n")).collect()
 }
 
 /// `/etc/hostname`.
 pub fn hostname(hostname: &str) -> String {
     format!("{hostname}\n")
+}
+
+fn bare(line: &str) -> &str {
+    line.trim_end_matches('\r')
 }
 
 #[cfg(test)]
@@ -87,5 +93,11 @@ mod tests {
         let want = "127.0.0.1\tlocalhost\n# mine\n172.22.0.3\tweb more\n172.22.0.31\tweb\n";
         assert_eq!(without(file, own), want);
         assert_eq!(with("a", own), "a\n172.22.0.3\tweb\n");
+    }
+
+    #[test]
+    fn lines_that_stay_keep_their_ends() {
+        let file = "# mine\r\n172.22.0.3\tweb\r\n\r\n10.0.0.1\tdb\r\r\n";
+        assert_eq!(without(file, "172.22.0.3\tweb\n"), "# mine\r\n10.0.0.1\tdb\r\r\n");
     }
 }
