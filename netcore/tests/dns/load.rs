@@ -157,7 +157,10 @@ fn measure() {
                 println!("sockets and rules by {by}: {:?}", began.elapsed());
             }
             let (fresh, began) = (Host::new(), Instant::now());
-            fresh.run("nft -f -", "table ip portmap-dns { chain x { type nat hook output priority -100; } }");
+            fresh.run(
+                "nft -f -",
+                "table ip portmap-dns { chain x { type nat hook output priority -100; }\n}\n",
+            );
             println!("a table by nft: {:?}", began.elapsed());
         }
         world.serve(world.sockets(Some(backend)), Asked::These(vec![]));

@@ -31,6 +31,7 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
 // linux/netfilter/nf_tables.h
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
@@ -75,6 +76,9 @@ pub(super) fn load(ports: NamePorts) -> io::Result<()> {
 }
 /// Removes them, if they are there.
 pub(super) fn remove() -> io::Result<()> {
+    if !is_there(GET_TABLE, &[text(1, TABLE)])? {
+        return Ok(());
+    }
     let mut batch = Batch::new();
     batch.remove_table();
     batch.commit()
@@ -82,15 +86,13 @@ pub(super) fn remove() -> io::Result<()> {
 
 /// Whether there is a chain of ours that the newer iptables made, which keeps its rules in nftables.
 pub(super) fn has_iptables_chain() -> io::Result<bool> {
+    is_there(GET_CHAIN, &[text(1, "nat"), text(3, "PORTMAP_OUTPUT")])
+}
+
+fn is_there(kind: u16, attributes: &[Vec<u8>]) -> io::Result<bool> {
     let mut bytes = Vec::new();
-    let attributes = [text(1, "nat"), text(3, "PORTMAP_OUTPUT")].concat();
-    message(
-        &mut bytes,
-        Head { kind: NFTABLES << 8 | GET_CHAIN, flags: NLM_F_REQUEST, sequence: 1 },
-        FAMILY_IP,
-        0,
-        &attributes,
-    );
+    let head = Head { kind: NFTABLES << 8 | kind, flags: NLM_F_REQUEST, sequence: 1 };
+    message(&mut bytes, head, FAMILY_IP, 0, &attributes.concat());
     match exchange(&bytes, 1) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         answer => answer.map(|()| true),
