@@ -95,7 +95,7 @@ struct Thread {
 /// some runtime.
 enum Order {
     Serve(SandboxId, NameSockets, Box<Client>, SyncSender<io::Result<()>>),
-    Update(SandboxId, Box<Client>),
+    Update(SandboxId, Box<Client>, SyncSender<()>),
     End(SandboxId, SyncSender<()>),
 }
 
@@ -134,9 +134,12 @@ impl Server {
         Ok(())
     }
 
-    /// A sandbox's server has to know something else from now on. Nothing happens if there is none.
+    /// A sandbox's server knows something else when this returns. Nothing happens if there is none.
     pub fn update(&self, id: SandboxId, client: Client) {
-        self.state().order(Order::Update(id, Box::new(client)));
+        let (done, outcome) = sync_channel(1);
+        self.state().order(Order::Update(id, Box::new(client), done));
+        // An error says that there is no thread, and so nothing that could know.
+        let _ = outcome.recv();
     }
 
     /// Ends a sandbox's server. When this returns its sockets are closed, and nothing keeps the namespace.

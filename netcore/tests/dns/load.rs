@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use netcore::dns::Asked;
 use netcore::firewall::Backend;
 
 use crate::backends;
+use crate::lab::Host;
 use crate::world::{World, ask, client, query};
 
 /// What nobody should notice of a neighbour.
@@ -101,6 +103,22 @@ fn answered_over_tcp(world: &World) {
 }
 
 #[test]
+fn a_connection_on_which_nothing_whole_comes_is_closed() {
+    backends::run(Backend::Nftables, |backend| {
+        let world = World::new(backend);
+        let [mut silent, mut slow] = [(); 2]
+            .map(|()| world.sandbox.enter(|| TcpStream::connect("127.0.0.11:53")).expect("it listens"));
+        let began = Instant::now();
+        slow.write_all(&[0, 200]).expect("it is sent");
+        for stream in [&mut silent, &mut slow] {
+            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+            assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+        }
+        assert!(began.elapsed() > Duration::from_secs(9), "there was time to ask");
+    });
+}
+
+#[test]
 fn a_thousand_connections_are_not_kept() {
     backends::run(Backend::Nftables, |backend| {
         let world = World::new(backend);
@@ -131,13 +149,29 @@ fn a_thousand_connections_are_not_kept() {
 fn measure() {
     backends::run(Backend::Nftables, |backend| {
         let world = World::new(backend);
-        for round in 0..3 {
-            let began = Instant::now();
-            drop(world.sockets(Some(backend)));
-            println!("sockets and rules, round {round}: {:?}", began.elapsed());
+        for _ in 0..3 {
+            for by in [Backend::Nftables, Backend::Iptables] {
+                let fresh = Host::new();
+                let began = Instant::now();
+                drop(world.sockets_in(&fresh, by));
+                println!("sockets and rules by {by}: {:?}", began.elapsed());
+            }
+            let (fresh, began) = (Host::new(), Instant::now());
+            fresh.run(
+                "nft -f -",
+                "table ip portmap-dns { chain x { type nat hook output priority -100; }\n}\n",
+            );
+            println!("a table by nft: {:?}", began.elapsed());
         }
         world.serve(world.sockets(Some(backend)), Asked::These(vec![]));
-        println!("most: {:.0} answers/s", throughput(&world, Duration::from_secs(3)));
+        let cpu = cpu_time();
+        let answers = throughput(&world, Duration::from_secs(3));
+        let rate = |answers: f64, time: Duration| answers / time.as_secs_f64();
+        println!(
+            "most: {:.0} answers/s, {:.0} per second of the server's thread",
+            rate(answers, Duration::from_secs(3)),
+            rate(answers, cpu_time() - cpu)
+        );
         let mut times = paced(&world, 10_000, Duration::from_secs(3));
         times.sort();
         let at = |part: usize| times[times.len() * part / 1000];
@@ -151,7 +185,18 @@ fn measure() {
     });
 }
 
-/// Keeps some queries on their way on one socket.
+/// What the servers' thread has used, from the time that the scheduler keeps.
+fn cpu_time() -> Duration {
+    let tasks =
+        std::fs::read_dir("/proc/self/task").expect("a list").map(|task| task.expect("a task").path());
+    let named =
+        |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "dns");
+    let server = tasks.into_iter().find(named).expect("the servers' thread");
+    let times = std::fs::read_to_string(server.join("schedstat")).expect("times");
+    Duration::from_nanos(times.split(' ').next().expect("the first").parse().expect("a number"))
+}
+
+/// Keeps some queries on their way on one socket. How many are answered.
 fn throughput(world: &World, time: Duration) -> f64 {
     let (client, message, mut reply) = (world.client(), query(1, "web"), [0; 512]);
     let (began, mut answered) = (Instant::now(), 0_u32);
@@ -165,7 +210,7 @@ fn throughput(world: &World, time: Duration) -> f64 {
         }
         answered += 64;
     }
-    f64::from(answered) / began.elapsed().as_secs_f64()
+    f64::from(answered)
 }
 
 /// How long each answer took, from when its query was due. One thread answers, so answers come in the queries' order.

@@ -60,6 +60,10 @@ impl World {
         self.kernel.name_sockets(&self.sandbox.path(), backend).expect("sockets")
     }
 
+    pub(crate) fn sockets_in(&self, sandbox: &Host, backend: Backend) -> NameSockets {
+        self.kernel.name_sockets(&sandbox.path(), Some(backend)).expect("sockets")
+    }
+
     pub(crate) fn serve(&self, sockets: NameSockets, asked: Asked) {
         self.server.serve(self.id, sockets, self.about(&self.sandbox, asked)).expect("it is served");
     }

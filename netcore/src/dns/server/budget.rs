@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 /// What any sandbox may have at most. Docker's 1,024 would be a fortune in sockets.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 /// What each can have whatever the others do.
 const SURE: usize = 8;
 

@@ -116,10 +116,11 @@ impl Desk {
                         let served = Served::start(&self.shared, sockets, *client);
                         let _ = done.send(served.map(|served| drop(all.insert(id, served))));
                     }
-                    Order::Update(id, client) => {
+                    Order::Update(id, client, done) => {
                         if let Some(served) = all.get(&id) {
                             served.update(*client);
                         }
+                        let _ = done.send(());
                     }
                     Order::End(id, done) => {
                         if let Some(old) = all.remove(&id) {

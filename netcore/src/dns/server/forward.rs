@@ -9,10 +9,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout_at;
@@ -72,13 +72,13 @@ async fn find(served: &Rc<Served>, query: Forward, way: Transport) -> Vec<u8> {
     };
     let gateway = served.client.borrow().gateway;
     let mut exchange = Exchange::new(query, way, &served.upstreams.borrow(), gateway, random, now);
-    let mut attempts = Attempts::default();
+    let mut attempts = Attempts { shared: Rc::clone(&served.shared), begun: Vec::new() };
     loop {
         match exchange.step(Instant::now()) {
             Step::Ask(ask) => attempts.begin(served, ask),
             Step::Wait(until) => {
                 // Too late is no event; the next step knows the time.
-                if let Ok((attempt, heard)) = timeout_at(until.into(), attempts.next(&served.shared)).await {
+                if let Ok((attempt, heard)) = timeout_at(until.into(), attempts.next()).await {
                     match heard {
                         Ok(reply) => exchange.heard(attempt, &reply),
                         Err(error) => {
@@ -97,62 +97,49 @@ async fn find(served: &Rc<Served>, query: Forward, way: Transport) -> Vec<u8> {
 }
 
 /// What was asked and may still be answered.
-#[derive(Default)]
-struct Attempts(Vec<(usize, Attempt)>);
-
-enum Attempt {
-    Sending(Pin<Box<dyn Future<Output = io::Result<UdpSocket>>>>),
-    /// Sent. More than one datagram may come back, and not all from the server.
-    Sent(UdpSocket),
-    Connection(Pin<Box<dyn Future<Output = io::Result<Vec<u8>>>>>),
+struct Attempts {
+    shared: Rc<Shared>,
+    begun: Vec<(usize, Attempt)>,
 }
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<Heard>>>>;
+
+/// A message that came back, and over what more may come: to a socket for datagrams, also others than the server send.
+type Heard = (Vec<u8>, Option<UdpSocket>);
 
 impl Attempts {
     fn begin(&mut self, served: &Rc<Served>, ask: Ask) {
         let (attempt, served) = (ask.attempt, Rc::clone(served));
-        let begun = match ask.way {
-            Transport::Udp => Attempt::Sending(Box::pin(async move { send(&served, &ask).await })),
-            Transport::Tcp => Attempt::Connection(Box::pin(async move { converse(&served, &ask).await })),
+        let begun: Attempt = match ask.way {
+            Transport::Udp => Box::pin(async move {
+                let socket = send(&served, &ask).await?;
+                receive(&served.shared, socket).await
+            }),
+            Transport::Tcp => Box::pin(async move { Ok((converse(&served, &ask).await?, None)) }),
         };
-        self.0.push((attempt, begun));
+        self.begun.push((attempt, begun));
     }
 
     /// Waits for something to come in answer to one of them, or for an end of it. Nothing to wait for: waits for ever.
-    async fn next(&mut self, shared: &Shared) -> (usize, io::Result<Vec<u8>>) {
-        poll_fn(|context| {
-            for (at, (attempt, begun)) in self.0.iter_mut().enumerate() {
-                if let Poll::Ready(heard) = begun.poll(context, shared) {
-                    let attempt = *attempt;
-                    if heard.is_err() || matches!(begun, Attempt::Connection(_)) {
-                        self.0.swap_remove(at);
-                    }
-                    return Poll::Ready((attempt, heard));
-                }
-            }
-            Poll::Pending
+    async fn next(&mut self) -> (usize, io::Result<Vec<u8>>) {
+        let (at, heard) = poll_fn(|context| {
+            let all = self.begun.iter_mut().enumerate();
+            let mut ready = all.filter_map(|(at, (_, begun))| match begun.as_mut().poll(context) {
+                Poll::Ready(heard) => Some((at, heard)),
+                Poll::Pending => None,
+            });
+            ready.next().map_or(Poll::Pending, Poll::Ready)
         })
-        .await
-    }
-}
-
-impl Attempt {
-    fn poll(&mut self, context: &mut Context<'_>, shared: &Shared) -> Poll<io::Result<Vec<u8>>> {
-        if let Self::Sending(sending) = self {
-            match ready!(sending.as_mut().poll(context)) {
-                Ok(socket) => *self = Self::Sent(socket),
-                Err(error) => return Poll::Ready(Err(error)),
+        .await;
+        let (attempt, _) = self.begun.swap_remove(at);
+        let message = heard.map(|(message, more)| {
+            if let Some(socket) = more {
+                let shared = Rc::clone(&self.shared);
+                self.begun.push((attempt, Box::pin(async move { receive(&shared, socket).await })));
             }
-        }
-        match self {
-            Self::Sent(socket) => {
-                let mut scratch = shared.scratch.borrow_mut();
-                let mut buffer = ReadBuf::new(&mut scratch);
-                ready!(socket.poll_recv(context, &mut buffer))?;
-                Poll::Ready(Ok(buffer.filled().to_vec()))
-            }
-            Self::Connection(connection) => connection.as_mut().poll(context),
-            Self::Sending(_) => Poll::Pending,
-        }
+            message
+        });
+        (attempt, message)
     }
 }
 
@@ -162,6 +149,21 @@ async fn send(served: &Served, ask: &Ask) -> io::Result<UdpSocket> {
     let socket = UdpSocket::from_std(socket.into())?;
     socket.send(&ask.message).await?;
     Ok(socket)
+}
+
+async fn receive(shared: &Shared, socket: UdpSocket) -> io::Result<Heard> {
+    loop {
+        // An error alone, such as that nobody listens there, wouldn't wake up who waits for datagrams.
+        if socket.ready(Interest::READABLE | Interest::ERROR).await?.is_error() {
+            return Err(socket.take_error()?.unwrap_or_else(|| io::ErrorKind::Other.into()));
+        }
+        let mut scratch = shared.scratch.borrow_mut();
+        match socket.try_recv(&mut scratch) {
+            Ok(length) => return Ok((scratch[..length].to_vec(), Some(socket))),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 async fn converse(served: &Served, ask: &Ask) -> io::Result<Vec<u8>> {

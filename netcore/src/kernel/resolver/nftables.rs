@@ -6,7 +6,9 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NLMSG_ERROR};
+use netlink_packet_core::{
+    NLA_F_NESTED, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR,
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
@@ -29,6 +31,7 @@ const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
 // linux/netfilter/nf_tables.h
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
@@ -53,46 +56,29 @@ const CREATE: u16 = CHANGE | NLM_F_CREATE;
 const APPEND: u16 = CREATE | NLM_F_APPEND;
 
 /// Loads the rules in the calling thread's namespace, in the place of earlier ones.
+///
+/// Those aren't deleted on suspicion: the kernel would have this wait until no packet is under way in any rule set, some
+/// 15 ms, even if there was nothing to delete.
 pub(super) fn load(ports: NamePorts) -> io::Result<()> {
-    let mut batch = Batch::new();
-    batch.remove_table();
-    batch.add(NEW_TABLE, CREATE, &[text(1, TABLE)]);
-    batch.add_chain(DNAT, HOOK_OUTPUT, -100);
-    batch.add_chain(SNAT, HOOK_POSTROUTING, 100);
-    let protocols = [(libc::IPPROTO_UDP, ports.udp), (libc::IPPROTO_TCP, ports.tcp)];
-    let protocols = protocols.map(|(number, port)| (u8::try_from(number).unwrap_or_default(), port));
-    for (proto, port) in protocols {
-        batch.add_rule(
-            DNAT,
-            &[
-                header(NETWORK_HEADER, DESTINATION_ADDRESS, &EMBEDDED.octets()),
-                protocol(proto),
-                header(TRANSPORT_HEADER, DESTINATION_PORT, &53_u16.to_be_bytes()),
-                counter(),
-                immediate(REGISTER, &EMBEDDED.octets()),
-                immediate(PORT_REGISTER, &port.to_be_bytes()),
-                nat(1, true),
-            ],
-        );
+    let mut first = Batch::new();
+    first.add(NEW_TABLE, CREATE | NLM_F_EXCL, &[text(1, TABLE)]);
+    first.add_rules(ports);
+    match first.commit() {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            let mut again = Batch::new();
+            again.remove_table();
+            again.add(NEW_TABLE, CREATE, &[text(1, TABLE)]);
+            again.add_rules(ports);
+            again.commit()
+        }
+        outcome => outcome,
     }
-    for (proto, port) in protocols {
-        batch.add_rule(
-            SNAT,
-            &[
-                header(NETWORK_HEADER, SOURCE_ADDRESS, &EMBEDDED.octets()),
-                protocol(proto),
-                header(TRANSPORT_HEADER, SOURCE_PORT, &port.to_be_bytes()),
-                counter(),
-                immediate(PORT_REGISTER, &53_u16.to_be_bytes()),
-                nat(0, false),
-            ],
-        );
-    }
-    batch.commit()
 }
-
 /// Removes them, if they are there.
 pub(super) fn remove() -> io::Result<()> {
+    if !is_there(GET_TABLE, &[text(1, TABLE)])? {
+        return Ok(());
+    }
     let mut batch = Batch::new();
     batch.remove_table();
     batch.commit()
@@ -100,15 +86,13 @@ pub(super) fn remove() -> io::Result<()> {
 
 /// Whether there is a chain of ours that the newer iptables made, which keeps its rules in nftables.
 pub(super) fn has_iptables_chain() -> io::Result<bool> {
+    is_there(GET_CHAIN, &[text(1, "nat"), text(3, "PORTMAP_OUTPUT")])
+}
+
+fn is_there(kind: u16, attributes: &[Vec<u8>]) -> io::Result<bool> {
     let mut bytes = Vec::new();
-    let attributes = [text(1, "nat"), text(3, "PORTMAP_OUTPUT")].concat();
-    message(
-        &mut bytes,
-        Head { kind: NFTABLES << 8 | GET_CHAIN, flags: NLM_F_REQUEST, sequence: 1 },
-        FAMILY_IP,
-        0,
-        &attributes,
-    );
+    let head = Head { kind: NFTABLES << 8 | kind, flags: NLM_F_REQUEST, sequence: 1 };
+    message(&mut bytes, head, FAMILY_IP, 0, &attributes.concat());
     match exchange(&bytes, 1) {
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         answer => answer.map(|()| true),
@@ -153,6 +137,40 @@ impl Batch {
 
     fn add_rule(&mut self, chain: &str, expressions: &[Vec<u8>]) {
         self.add(NEW_RULE, APPEND, &[text(1, TABLE), text(2, chain), nest(4, expressions)]);
+    }
+
+    fn add_rules(&mut self, ports: NamePorts) {
+        self.add_chain(DNAT, HOOK_OUTPUT, -100);
+        self.add_chain(SNAT, HOOK_POSTROUTING, 100);
+        let protocols = [(libc::IPPROTO_UDP, ports.udp), (libc::IPPROTO_TCP, ports.tcp)];
+        let protocols = protocols.map(|(number, port)| (u8::try_from(number).unwrap_or_default(), port));
+        for (proto, port) in protocols {
+            self.add_rule(
+                DNAT,
+                &[
+                    header(NETWORK_HEADER, DESTINATION_ADDRESS, &EMBEDDED.octets()),
+                    protocol(proto),
+                    header(TRANSPORT_HEADER, DESTINATION_PORT, &53_u16.to_be_bytes()),
+                    counter(),
+                    immediate(REGISTER, &EMBEDDED.octets()),
+                    immediate(PORT_REGISTER, &port.to_be_bytes()),
+                    nat(1, true),
+                ],
+            );
+        }
+        for (proto, port) in protocols {
+            self.add_rule(
+                SNAT,
+                &[
+                    header(NETWORK_HEADER, SOURCE_ADDRESS, &EMBEDDED.octets()),
+                    protocol(proto),
+                    header(TRANSPORT_HEADER, SOURCE_PORT, &port.to_be_bytes()),
+                    counter(),
+                    immediate(PORT_REGISTER, &53_u16.to_be_bytes()),
+                    nat(0, false),
+                ],
+            );
+        }
     }
 
     /// The calls to `add` are each acknowledged; the frame around them only if it is refused.
