@@ -219,6 +219,7 @@ with_each_backend! {
     who_is_on_a_network_reaches_who_is_there_and_nobody_else
     an_internal_network_has_no_way_out
     without_icc_neighbours_are_apart
+    a_link_opens_the_exposed_ports_wherever_their_owner_is
     nothing_is_left_of_what_cannot_be_made
     many_start_at_once_and_leave_nothing
     all_goes_on_after_the_controller_was_gone
@@ -273,6 +274,54 @@ fn without_icc_neighbours_are_apart(world: World) {
     let [(one, one_ip), (two, two_ip)] = ["one", "two"].map(|name| world.sandbox(name, "n"));
     assert!(!one.reaches(&two, &two_ip) && !two.reaches(&one, &one_ip));
     assert!(world.host.reaches(&one, &one_ip));
+}
+
+fn a_link_opens_the_exposed_ports_wherever_their_owner_is(mut world: World) {
+    if !Path::new("/proc/sys/net/bridge").exists() {
+        missing("needs br_netfilter");
+        return;
+    }
+    (world.config.default_bridge.icc, world.config.default_bridge.ipv6) = (false, true);
+    world.open();
+    let mut db = request("db", "bridge");
+    db.ports.expose.push("80".parse().unwrap());
+    let mut web = request("web", "bridge");
+    web.links.push("db:mine".parse().unwrap());
+    world.run(|c| c.create_sandbox(db)).unwrap();
+    world.run(|c| c.create_sandbox(web)).unwrap();
+    // A sandbox's namespace and its addresses.
+    let start = |world: &World, name: &str| {
+        world.run(|c| c.start_sandbox(name, me())).unwrap();
+        let view = world.run(|c| c.sandbox(name)).unwrap();
+        let at = &view.endpoints[0];
+        let host = Host::at(&world.config.exec_root.join("netns").join(view.sandbox.id.short()));
+        (host, [at.ipv4.unwrap().addr().to_string(), format!("[{}]", at.ipv6.unwrap().addr())])
+    };
+    let reached = |client: &Host, (server, at): &(Host, [String; 2]), port: u16| {
+        let dial =
+            |ip: &String| !client.dial(&format!("{ip}:{port}"), server, &format!("{ip}:{port}")).is_empty();
+        [dial(&at[0]), dial(&at[1])]
+    };
+    let db = start(&world, "db");
+    let (web, _) = start(&world, "web");
+    let (other, _) = world.sandbox("other", "bridge");
+    assert_eq!(reached(&web, &db, 80), [true; 2]);
+    assert_eq!([reached(&web, &db, 81), reached(&other, &db, 80)], [[false; 2]; 2]);
+    // It comes back with other addresses; the old ones are somebody else's, whom nobody has a link to.
+    world.run(|c| c.sandbox_ended(c.sandbox("db").unwrap().sandbox.id, 0, None)).unwrap();
+    let mut taken = Vec::new();
+    while !taken.iter().any(|(_, at): &(Host, [String; 2])| at[0] == db.1[0]) {
+        let name = format!("taker{}", taken.len());
+        world.run(|c| c.create_sandbox(request(&name, "bridge"))).unwrap();
+        taken.push(start(&world, &name));
+    }
+    assert!(taken.iter().all(|taker| reached(&web, taker, 80) == [false; 2]));
+    let db = start(&world, "db");
+    assert_eq!(reached(&web, &db, 80), [true; 2]);
+    world.open();
+    assert_eq!((reached(&web, &db, 80), reached(&other, &db, 80)), ([true; 2], [false; 2]));
+    world.run(|c| c.remove_link("/web/mine")).unwrap();
+    assert_eq!(reached(&web, &db, 80), [false; 2]);
 }
 
 fn nothing_is_left_of_what_cannot_be_made(world: World) {

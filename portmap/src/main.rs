@@ -64,7 +64,7 @@ enum Command {
     Restart(cli::restart::Args),
     /// Rename a sandbox
     Rename(cli::rename::Args),
-    /// Remove sandboxes
+    /// Remove sandboxes, or links between them
     Rm(cli::rm::Args),
     /// Run a command in a running sandbox
     Exec(cli::exec::Args),

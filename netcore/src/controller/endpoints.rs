@@ -183,11 +183,13 @@ impl Inner {
                 old.iter().try_for_each(|attachment| tx.update_endpoint(&attachment.endpoint))?;
                 tx.update_sandbox(&facts)
             });
+            self.follow_links(sandbox.id, [id], &[]);
             claim.settle(restored, failed.undone);
             return Err(failed.error);
         }
         let moved = claim.keep();
         self.change_hosts(sandbox, &new, true);
+        self.follow_links(sandbox.id, [], &[]);
         if let Err(error) = self.write_resolv_conf(sandbox, &attached, Moment::Connect) {
             tracing::warn!(sandbox = %sandbox.config.name, %error, "its resolv.conf can't be changed");
         }
@@ -233,6 +235,7 @@ impl Inner {
             }
             return Err(failed.error);
         }
+        self.follow_links(sandbox.id, gone.iter().map(|attachment| attachment.endpoint.id), &[]);
         leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
         self.leave_zones(gone.iter().map(|attachment| &attachment.endpoint));
         if let Err(error) = self.open_names(sandbox, &left, Serving::Goes) {

@@ -117,6 +117,38 @@ pub enum ControllerError {
         /// The sandbox.
         name: SandboxName,
     },
+    /// A link leads nowhere.
+    #[error("could not get container for {target}: {cause}")]
+    NoProvider {
+        /// What was given.
+        target: String,
+        /// Why there is none.
+        cause: ResolveError,
+    },
+    /// A link leads to a sandbox that doesn't run.
+    #[error("Cannot link to a non running container: /{provider} AS /{consumer}/{alias}")]
+    LinkNotRunning {
+        /// That one.
+        provider: SandboxName,
+        /// Who has the link.
+        consumer: SandboxName,
+        /// What he calls it.
+        alias: String,
+    },
+    /// A link leads to a sandbox that isn't on the default network.
+    #[error("container {0} not attached to default bridge network")]
+    LinkElsewhere(SandboxId),
+    /// The name of a sandbox isn't one of a link.
+    #[error("Conflict, cannot remove the default link name of the container")]
+    OwnName,
+    /// There is nobody who could have the link.
+    #[error("Cannot get parent {parent} for link name {name}")]
+    NoParent {
+        /// Who would have it.
+        parent: String,
+        /// The link's path.
+        name: String,
+    },
     /// The sandbox runs already.
     #[error("container {0} is already running")]
     AlreadyRunning(SandboxName),
@@ -257,6 +289,7 @@ impl ControllerError {
             | Self::Subnets(_)
             | Self::Settings(_)
             | Self::EmptyName
+            | Self::NoProvider { .. }
             | Self::Binding(_)
             | Self::NoPorts { .. }
             | Self::SameName
@@ -270,13 +303,16 @@ impl ControllerError {
             | Self::HostGateway(_)
             | Self::GatewayOutside
             | Self::RangeOutside { .. } => Class::Invalid,
-            Self::Target(TargetError::Missing(_)) | Self::NoEndpoint(_) | Self::NotPublished { .. } => {
-                Class::NotFound
-            }
+            Self::Target(TargetError::Missing(_))
+            | Self::NoEndpoint(_)
+            | Self::NotPublished { .. }
+            | Self::NoParent { .. } => Class::NotFound,
             Self::Target(TargetError::Own) => Class::Invalid,
-            Self::Target(_) | Self::RemoveRunning(_) | Self::Pruning | Self::NamespaceInUse { .. } => {
-                Class::Conflict
-            }
+            Self::Target(_)
+            | Self::RemoveRunning(_)
+            | Self::OwnName
+            | Self::Pruning
+            | Self::NamespaceInUse { .. } => Class::Conflict,
             Self::Driver(error) => error.class(),
             Self::Kernel(
                 KernelError::NotABridge(_) | KernelError::NotANamespace(_) | KernelError::NoNamespace(_),
@@ -286,6 +322,7 @@ impl ControllerError {
             Self::AlreadyRunning(_) => Class::NotModified,
             Self::NotConnected { .. } => Class::Invalid,
             Self::Locked(_) | Self::HomeTaken(_) => Class::Unavailable,
+            Self::LinkNotRunning { .. } | Self::LinkElsewhere(_) => Class::Internal,
             Self::Reserve(_) | Self::Proxy(_) | Self::Protocol(_) | Self::NoWayIn => Class::Internal,
             Self::Kernel(_)
             | Self::Firewall(_)

@@ -22,6 +22,7 @@ mod error;
 mod home;
 mod host;
 mod known;
+mod links;
 mod locks;
 mod look;
 mod names;
@@ -76,6 +77,8 @@ struct Inner {
     addresses: addresses::Addresses,
     rules: Mutex<rules::Rules>,
     locks: locks::Locks,
+    /// Held while what follows from links is changed.
+    linking: Mutex<()>,
     random: host::Random,
     /// The embedded servers, and the names they answer to.
     dns: Server,
@@ -108,6 +111,10 @@ impl Controller {
 }
 
 impl Inner {
+    fn linking(&self) -> MutexGuard<'_, ()> {
+        self.linking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn rules(&self) -> MutexGuard<'_, rules::Rules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,7 +1,7 @@
 //! What a sandbox sees of names: its files under `/etc`.
 //!
 //! The files are written anew at every start. While the sandbox runs, its hosts file gains and loses the lines of a network
-//! that it joins or leaves, and its resolv.conf is written again when it joins one, unless somebody has edited it.
+//! that it joins or leaves and follows its links (`links`), and its resolv.conf is written again when it joins one, unless somebody has edited it.
 //!
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::{ControllerError, file};
 use super::known::found;
+use super::links::Provider;
 use super::plans::Attachment;
 use super::root::{remove_dir, write};
 use super::{Files, Inner, Result, host};
@@ -36,6 +37,7 @@ impl Inner {
         sandbox: &Sandbox,
         attached: &[Attachment],
         target: Option<&(Sandbox, Running)>,
+        linked: &[Provider],
     ) -> Result<Etc> {
         let owner = match target {
             Some((target, _)) => self.owner_of_files(target.clone())?,
@@ -47,22 +49,32 @@ impl Inner {
         if target.is_some() {
             // One that was started by an older version has none.
             files.resolv_conf = files.resolv_conf.filter(|path| path.exists());
-        } else if let Err(error) = self.write_etc(sandbox, attached, &files) {
+        } else if let Err(error) = self.write_etc(sandbox, attached, &files, linked) {
             remove_dir(&self.root.run(sandbox.id));
             return Err(error);
         }
         Ok(Etc { files, hostname, domainname })
     }
 
-    fn write_etc(&self, sandbox: &Sandbox, attached: &[Attachment], files: &Files) -> Result<()> {
-        let hosts = self.hosts(sandbox, attached)?;
+    fn write_etc(
+        &self,
+        sandbox: &Sandbox,
+        attached: &[Attachment],
+        files: &Files,
+        linked: &[Provider],
+    ) -> Result<()> {
+        let links = self.link_lines(attached, linked);
+        let hosts = self.hosts(sandbox, attached, &links)?;
         self.root.make_run(sandbox.id)?;
         write(&files.hosts, &hosts)?;
+        if !links.is_empty() {
+            write(&self.root.link_lines(sandbox.id), &links)?;
+        }
         write(&files.hostname, &hosts::hostname(&self.hostname(sandbox)))?;
         self.write_resolv_conf(sandbox, attached, Moment::Start)
     }
 
-    fn hosts(&self, sandbox: &Sandbox, attached: &[Attachment]) -> Result<String> {
+    fn hosts(&self, sandbox: &Sandbox, attached: &[Attachment], links: &str) -> Result<String> {
         let extra = &sandbox.config.extra_hosts;
         if sandbox.config.mode == NetworkMode::Host && extra.is_empty() {
             return Ok(fs::read_to_string(HOSTS).unwrap_or_else(|_| hosts::template(true)));
@@ -70,7 +82,7 @@ impl Inner {
         let gateways = if extra.is_empty() { Vec::new() } else { self.host_gateways()? };
         let extra = hosts::extra_lines(extra, &gateways, self.ipv6)?;
         let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &self.own_names(sandbox));
-        Ok(format!("{}{extra}{own}", hosts::template(self.ipv6)))
+        Ok(format!("{}{extra}{links}{own}", hosts::template(self.ipv6)))
     }
 
     /// The host as sandboxes reach it: what was configured, or the gateways of the default network.

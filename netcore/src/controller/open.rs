@@ -82,6 +82,7 @@ impl Controller {
             store,
             rules: Mutex::new(rules),
             locks: locks::Locks::default(),
+            linking: Mutex::new(()),
             random: host::Random::open()?,
             pruning: Mutex::new(()),
             dns: Server::new(ServerConfig {

@@ -188,8 +188,11 @@ impl Inner {
         if let Err(error) = self.open_ports(after, old, new, reserved) {
             let (sandbox, attached) = (before.clone(), old.to_vec());
             self.restore(move |tx| facts(tx, &sandbox, &attached));
+            self.follow_links(before.id, [], &[]); // somebody may have looked at the facts meanwhile
             return Err(error);
         }
+        // A published port is exposed to who is linked.
+        self.follow_links(after.id, [], &[]);
         self.give_up(&missing(old, new), |_| true);
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::error::ControllerError;
 use super::known::attached;
+use super::links::all_openings;
 use super::locks::{Access, Key as Lock};
 use super::plans::Attachment;
 use super::ports::rules_of;
@@ -16,6 +17,7 @@ use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
+use crate::firewall::EndpointLinks;
 use crate::kernel::KernelError;
 use crate::model::{
     Endpoint, EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState,
@@ -34,6 +36,7 @@ type Lives = (Sandbox, Vec<Attachment>);
 struct Facts {
     networks: Vec<Network>,
     running: Vec<Lives>,
+    links: Vec<(EndpointId, EndpointLinks)>,
     /// All sandboxes.
     known: BTreeSet<SandboxId>,
 }
@@ -124,7 +127,7 @@ impl Inner {
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
     /// [`ControllerError::Kernel`]; any other error means that nothing was made.
     pub(super) fn make_true(&self) -> Result<()> {
-        let Facts { networks, running: sandboxes, known } = self.store.read(facts)?;
+        let Facts { networks, running: sandboxes, links, known } = self.store.read(facts)?;
         let mut first = Ok(());
         let mut note = |done: Result<()>| {
             if let Err(error) = done {
@@ -148,13 +151,14 @@ impl Inner {
         let rules: BTreeMap<_, _> = rules.collect();
         let ports = sandboxes.iter().flat_map(|(_, attached)| attached);
         let ports = ports.filter_map(|attachment| Some((attachment.endpoint.id, rules_of(attachment)?)));
-        self.rules().replace(rules, ports.collect())?;
+        self.rules().replace(rules, ports.collect(), links)?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }
         for (sandbox, attached) in &sandboxes {
             note(self.open_names(sandbox, attached, Serving::Anew));
         }
+        note(self.follow_all_links(&sandboxes));
         self.remove_files(&sandboxes, &known);
         first
     }
@@ -193,7 +197,7 @@ fn facts(tx: &ReadTx<'_>) -> Result<Facts> {
         Ok((sandbox, attached))
     };
     let running = running.map(with_endpoints).collect::<Result<Vec<_>, StoreError>>()?;
-    Ok(Facts { networks: tx.networks()?, running, known })
+    Ok(Facts { networks: tx.networks()?, running, links: all_openings(tx)?, known })
 }
 
 /// Whether somebody looks after a sandbox still: its supervisor, who tells its end, or without one its process.

@@ -91,6 +91,11 @@ impl Root {
         }
     }
 
+    /// What was written last to a sandbox's hosts file of its links.
+    pub(super) fn link_lines(&self, sandbox: SandboxId) -> PathBuf {
+        self.run(sandbox).join("hosts.links")
+    }
+
     /// What was written last to a sandbox's resolv.conf, as a digest.
     pub(super) fn resolv_conf_digest(&self, sandbox: SandboxId) -> PathBuf {
         self.run(sandbox).join("resolv.conf.hash")

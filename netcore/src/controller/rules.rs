@@ -1,4 +1,4 @@
-//! The firewall's facts: all networks, the published ports of their endpoints, and whether it was us who made this host a router.
+//! The firewall's facts: all networks, the published ports and the links of their endpoints, and whether it was us who made this host a router.
 //!
 //! Forwarding that we turned on is for our networks only: everything else that would be forwarded is dropped, as it was
 //! before. That is remembered in a file, for a daemon that is started later in the same boot finds forwarding on and
@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use super::root;
 use super::{Config, Result};
-use crate::firewall::{Backend, BridgeNetwork, EndpointPorts, Facts, Firewall, Foreign, HostFacts, Tools};
+use crate::firewall::{
+    Backend, BridgeNetwork, EndpointLinks, EndpointPorts, Facts, Firewall, Foreign, HostFacts, Tools,
+};
 use crate::model::{BootId, EndpointId, Family, NetworkId};
 
 type AnyTools = Box<dyn Tools + Send>;
@@ -84,7 +86,8 @@ impl Rules {
     pub(super) fn set(&mut self, id: NetworkId, network: Option<BridgeNetwork>) -> Result<()> {
         let before = self.put(id, network);
         let ports = self.facts.ports().map(|(id, ports)| (id, Arc::clone(ports))).collect();
-        let applied = self.facts_with(ports).and_then(|facts| self.apply(facts));
+        let links: Vec<_> = self.facts.links().map(|(id, links)| (id, Some(Arc::clone(links)))).collect();
+        let applied = self.facts_with(ports).and_then(|facts| self.apply(facts.with_links(links)));
         if applied.is_err() {
             self.put(id, before);
         }
@@ -102,12 +105,33 @@ impl Rules {
     /// by the next change of any.
     pub(super) fn force_ports(&mut self, changes: Vec<(EndpointId, Option<EndpointPorts>)>) -> Result<()> {
         let changes = changes.into_iter().map(|(id, ports)| (id, ports.map(Arc::new)));
-        self.facts = self.facts.with_ports(changes);
-        let applied = self.firewall.apply(&self.facts);
-        if applied.is_err() {
-            self.firewall.forget();
+        self.force(self.facts.with_ports(changes))
+    }
+
+    /// Changes what links open, `None` where nothing is any more. On failure all is as before.
+    pub(super) fn set_links(&mut self, changes: Vec<(EndpointId, Option<EndpointLinks>)>) -> Result<()> {
+        match self.with_links(changes) {
+            Some(facts) => self.apply(facts),
+            None => Ok(()),
         }
-        Ok(applied?)
+    }
+
+    /// As [`set_links`](Self::set_links), but as [`force_ports`](Self::force_ports) does it.
+    pub(super) fn force_links(&mut self, changes: Vec<(EndpointId, Option<EndpointLinks>)>) -> Result<()> {
+        match self.with_links(changes) {
+            Some(facts) => self.force(facts),
+            None => Ok(()),
+        }
+    }
+
+    /// The facts with other links, if that is a change.
+    fn with_links(&self, changes: Vec<(EndpointId, Option<EndpointLinks>)>) -> Option<Facts> {
+        let is_change = |(id, new): &(EndpointId, Option<EndpointLinks>)| {
+            self.facts.links_of(*id).map(|links| &**links) != new.as_ref()
+        };
+        let changes: Vec<_> = changes.into_iter().filter(is_change).collect();
+        let changes = changes.into_iter().map(|(id, links)| (id, links.map(Arc::new)));
+        (changes.len() > 0).then(|| self.facts.with_links(changes))
     }
 
     /// Replaces all facts and all rules.
@@ -115,11 +139,13 @@ impl Rules {
         &mut self,
         networks: BTreeMap<NetworkId, BridgeNetwork>,
         ports: BTreeMap<EndpointId, EndpointPorts>,
+        links: Vec<(EndpointId, EndpointLinks)>,
     ) -> Result<()> {
         self.networks = networks;
         self.firewall.forget();
         let ports = ports.into_iter().map(|(id, ports)| (id, Arc::new(ports))).collect();
-        self.facts = self.facts_with(ports)?;
+        let links = links.into_iter().map(|(id, links)| (id, Some(Arc::new(links))));
+        self.facts = self.facts_with(ports)?.with_links(links);
         Ok(self.firewall.apply(&self.facts)?)
     }
 
@@ -135,6 +161,16 @@ impl Rules {
         let (foreign_v4, foreign_v6) = (foreign(self.routed.v4), foreign(self.routed.v6));
         let host = HostFacts { foreign_v4, foreign_v6, ..self.host };
         Ok(Facts::new(self.networks.values().cloned(), ports, host)?)
+    }
+
+    /// Takes these facts for true, and makes the rules follow now or with the next change.
+    fn force(&mut self, facts: Facts) -> Result<()> {
+        self.facts = facts;
+        let applied = self.firewall.apply(&self.facts);
+        if applied.is_err() {
+            self.firewall.forget();
+        }
+        Ok(applied?)
     }
 
     /// Makes the rules what these facts ask for. On failure they are as before.

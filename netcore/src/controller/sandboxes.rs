@@ -7,19 +7,20 @@ use std::path::PathBuf;
 
 use super::error::ControllerError;
 use super::known::attached;
+use super::links::{add_links, link_views};
 use super::locks::{Access, Key};
 use super::plans::{Attachment, in_order};
 use super::resolver::bind_links;
 use super::root::remove_dir;
-use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
+use super::{Controller, Ended, Inner, LinkView, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
-    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Lease, Network, NetworkId, NetworkMode, ProcessId,
-    ResolveError, Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting,
+    Endpoint, EndpointId, EndpointSettings, Exited, Kind, Lease, LinkSpec, Network, NetworkId, NetworkMode,
+    ProcessId, ResolveError, Running, Sandbox, SandboxConfig, SandboxId, SandboxName, SandboxState, Setting,
     check_together,
 };
 use crate::names;
 use crate::plan::Plan;
-use crate::store::{ReadTx, StoreError, WriteTx};
+use crate::store::{Link, ReadTx, StoreError, WriteTx};
 
 /// The exit code of what vanished while nobody looked: as if it had been killed.
 pub(super) const LOST: i32 = 137;
@@ -62,7 +63,7 @@ impl Controller {
         // Until it is among the facts, its directory would be taken for a leftover.
         let _guard = inner.locks.take([(Key::Sandbox(id), Access::Alone)].into());
         inner.root.make_kept(id)?;
-        let made = inner.insert_sandbox(id, given, config);
+        let made = inner.insert_sandbox(id, given, config, &request.links);
         match &made {
             Ok(sandbox) => tracing::info!(name = %sandbox.config.name, id = %id.short(), "sandbox created"),
             Err(_) => remove_dir(&inner.root.kept(id)),
@@ -85,12 +86,22 @@ impl Controller {
                     by_sandbox.entry(sandbox).or_default().push(attachment);
                 }
             }
+            let sandboxes = tx.sandboxes()?;
+            let names: BTreeMap<SandboxId, &SandboxName> =
+                sandboxes.iter().map(|sandbox| (sandbox.id, &sandbox.config.name)).collect();
+            let mut links: BTreeMap<SandboxId, Vec<LinkView>> = BTreeMap::new();
+            for Link { consumer, alias, provider } in tx.links()? {
+                if let Some(provider) = names.get(&provider) {
+                    let provider = SandboxName::clone(provider);
+                    links.entry(consumer).or_default().push(LinkView { provider, alias });
+                }
+            }
             let view = |sandbox: Sandbox| SandboxView {
                 endpoints: endpoints(in_order(by_sandbox.remove(&sandbox.id).unwrap_or_default())),
-                links: Vec::new(),
+                links: links.remove(&sandbox.id).unwrap_or_default(),
                 sandbox,
             };
-            Ok(tx.sandboxes()?.into_iter().map(view).collect())
+            Ok(sandboxes.into_iter().map(view).collect())
         })
     }
 
@@ -102,7 +113,8 @@ impl Controller {
         let reference = reference.to_owned();
         self.0.store.read(move |tx| {
             let sandbox = tx.resolve_sandbox(&reference)?;
-            Ok(SandboxView { endpoints: endpoints(attached(tx, &sandbox)?), links: Vec::new(), sandbox })
+            let links = link_views(tx, sandbox.id)?;
+            Ok(SandboxView { endpoints: endpoints(attached(tx, &sandbox)?), links, sandbox })
         })
     }
 
@@ -193,10 +205,14 @@ impl Controller {
         let exited = Exited { code, started: Some(running.started), finished: now(), error };
         let auto_removed = known.sandbox.config.auto_remove && !is_kept;
         let before = known.sandbox.clone();
-        let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
+        let (leases, consumers) = inner.store.write(move |tx| {
+            let consumers = tx.consumers_of(before.id)?;
+            Ok::<_, StoreError>((end_facts(tx, before, exited, auto_removed)?, consumers))
+        })?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
         inner.close_names(&known.sandbox, &known.attached);
+        inner.follow_links(known.sandbox.id, known.attached.iter().map(|a| a.endpoint.id), &consumers);
         inner.close_ports(&known.attached);
         let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
         let gone = inner.go_on(&plan.change(&Plan::default()));
@@ -249,6 +265,7 @@ impl Controller {
         };
         inner.store.write(change).map_err(|error| rename(error.into()))?;
         inner.join_zones(&sandbox, &known.attached);
+        inner.follow_links(sandbox.id, [], &[]);
         Ok(sandbox)
     }
 }
@@ -259,6 +276,7 @@ impl Inner {
         id: SandboxId,
         given: Option<SandboxName>,
         config: impl Fn(SandboxName) -> SandboxConfig,
+        links: &[LinkSpec],
     ) -> Result<Sandbox> {
         for attempt in 0.. {
             let made_up = || -> Result<SandboxName> {
@@ -268,9 +286,16 @@ impl Inner {
             let name = given.clone().map_or_else(made_up, Ok)?;
             let sandbox = Sandbox { id, created: now(), config: config(name), state: SandboxState::Created };
             let facts = sandbox.clone();
-            match self.store.write(move |tx| tx.insert_sandbox(&facts)) {
-                Err(StoreError::SandboxExists { .. }) if given.is_none() && attempt < TRIES => {}
-                done => return Ok(done.map(|()| sandbox)?),
+            // On a network of its own, a sandbox has the links of its endpoint.
+            let links = if facts.config.mode.is_user_defined() { Vec::new() } else { links.to_vec() };
+            let inserted = self.store.write(move |tx| -> Result<()> {
+                tx.insert_sandbox(&facts)?;
+                add_links(tx, &facts, &links)
+            });
+            match inserted {
+                Err(ControllerError::Store(StoreError::SandboxExists { .. }))
+                    if given.is_none() && attempt < TRIES => {}
+                done => return done.map(|()| sandbox),
             }
         }
         unreachable!("the last attempt returns")
@@ -378,7 +403,7 @@ fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSett
 /// What of an endpoint's settings not every network allows.
 pub(super) fn settings_given(settings: &EndpointSettings) -> Vec<Setting> {
     let given = [
-        (!settings.links.is_empty(), Setting::Links),
+        (!settings.links.is_empty(), Setting::EndpointLinks),
         (settings.mac.is_some(), Setting::Mac),
         (settings.ip.is_some() || settings.ip6.is_some(), Setting::Address),
         (!settings.aliases.is_empty(), Setting::Alias),

@@ -42,6 +42,7 @@ impl Controller {
         if matches!(known.sandbox.state, SandboxState::Running(_)) {
             return Err(ControllerError::AlreadyRunning(known.sandbox.config.name));
         }
+        let linked = inner.linked(&known.sandbox)?;
         let target = inner.target(&known)?;
         let mut claim = inner.addresses.claim();
         let start = |error| ControllerError::Start(Box::new(error));
@@ -63,8 +64,9 @@ impl Controller {
             resolver: has_resolver(&attached),
         });
         let Etc { files, hostname, domainname } =
-            inner.etc(&sandbox, &attached, target.as_ref()).map_err(start)?;
-        let started = Started { sandbox, netns, hostname, domainname, files, link_env: Vec::new(), target };
+            inner.etc(&sandbox, &attached, target.as_ref(), &linked).map_err(start)?;
+        let link_env = inner.variables(&sandbox, &linked);
+        let started = Started { sandbox, netns, hostname, domainname, files, link_env, target };
         let begun = inner.begin(&known, &started.sandbox, &attached, claim, reserved);
         if begun.is_err() {
             remove_dir(&inner.root.run(known.sandbox.id));
@@ -200,7 +202,8 @@ impl Inner {
         let opened = self.carry_out(&Plan::default(), &after).and_then(|()| {
             after.veths().for_each(|veth| self.kernel.await_port(veth));
             let named = self.open_names(sandbox, attached, Serving::Anew);
-            let opened = named.and_then(|()| self.open_ports(sandbox, &[], attached, reserved));
+            let linked = named.and_then(|()| self.open_links(sandbox.id));
+            let opened = linked.and_then(|()| self.open_ports(sandbox, &[], attached, reserved));
             opened.map_err(|error| {
                 self.close_names(sandbox, attached);
                 Failed { error, undone: self.go_on(&after.change(&Plan::default())) }
@@ -212,10 +215,12 @@ impl Inner {
                 endpoints.iter().try_for_each(|id| tx.delete_endpoint(*id))?;
                 tx.update_sandbox(&facts)
             });
+            self.follow_links(sandbox.id, endpoints_ids(attached), &[]);
             claim.settle(restored, failed.undone);
             return Err(failed.error);
         }
         let moved = claim.keep();
+        self.follow_links(sandbox.id, [], &[]);
         new_interfaces(&Plan::default(), &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         Ok(())
     }

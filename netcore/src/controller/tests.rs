@@ -3,6 +3,7 @@
 mod facts;
 mod flags;
 mod lab;
+mod links;
 mod names;
 mod networks;
 mod ports;

@@ -305,6 +305,11 @@ impl Facts {
         self.links.iter().map(|(id, links)| (*id, links))
     }
 
+    /// What an endpoint's links open.
+    pub fn links_of(&self, endpoint: EndpointId) -> Option<&Arc<EndpointLinks>> {
+        self.links.get(&endpoint)
+    }
+
     /// What the host itself adds.
     pub const fn host(&self) -> &HostFacts {
         &self.host

@@ -34,8 +34,10 @@ pub enum Setting {
     Hostname,
     /// `--uts host`.
     HostUts,
-    /// `--link`.
+    /// `--link` on the default network.
     Links,
+    /// `--link` on the network itself.
+    EndpointLinks,
     /// `--dns`. Search domains and options aren't looked at: they are ignored where they make no sense.
     Dns,
     /// `--add-host`.
@@ -93,6 +95,9 @@ pub enum ModeError {
     /// An address on a network that wasn't created by a user.
     #[error("user-specified IP address is supported on user-defined networks only")]
     Address,
+    /// Links of an endpoint on a network that wasn't created by a user.
+    #[error("links are only supported for user-defined networks")]
+    EndpointLinks,
     /// An alias on a network that wasn't created by a user.
     #[error("network-scoped aliases are only supported for user-defined networks")]
     Alias,
@@ -154,18 +159,20 @@ impl NetworkMode {
         let container = matches!(self, Self::Container(_));
         let host = *self == Self::Host;
         let own = !self.is_user_defined();
+        let links = has(Setting::Links) || has(Setting::EndpointLinks);
         let refusals = [
             (container && has(Setting::Hostname), ModeError::Hostname),
-            (container && has(Setting::Links), ModeError::ContainerLinks),
+            (container && links, ModeError::ContainerLinks),
             (container && has(Setting::Dns), ModeError::Dns),
             (container && has(Setting::ExtraHosts), ModeError::ExtraHosts),
             (self.is_shared() && has(Setting::Mac), ModeError::Mac),
             (container && has(Setting::Publish), ModeError::Publish),
             (container && has(Setting::Expose), ModeError::Expose),
             (has(Setting::HostUts) && has(Setting::Hostname), ModeError::HostUts),
-            (host && has(Setting::Links), ModeError::HostLinks),
+            (host && links, ModeError::HostLinks),
             (own && has(Setting::Address), ModeError::Address),
             (own && has(Setting::Alias), ModeError::Alias),
+            (own && has(Setting::EndpointLinks), ModeError::EndpointLinks),
         ];
         refusals.into_iter().find(|(refused, _)| *refused).map_or(Ok(()), |(_, error)| Err(error))
     }

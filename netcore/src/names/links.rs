@@ -101,5 +101,21 @@ pub fn lines(alias: &str, hostname: &str, name: &str, addresses: impl IntoIterat
     hosts::lines(addresses, &format!("{alias} {hostname}{name}"))
 }
 
+/// The file with the lines of `new` in the place of those of `old`. Where none of these stands, as it was written, nothing is
+/// changed: somebody has altered it.
+pub fn replaced(file: &str, old: &str, new: &str) -> String {
+    let (old, mut new): (Vec<&str>, _) = (old.lines().collect(), Some(new));
+    let mut text = String::new();
+    for line in file.lines() {
+        if old.contains(&line) {
+            text.push_str(new.take().unwrap_or_default());
+        } else {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests;

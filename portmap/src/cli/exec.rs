@@ -63,6 +63,7 @@ struct Facts {
     id: String,
     state: State,
     config: Config,
+    host_config: HostConfig,
 }
 
 #[derive(Deserialize, Default)]
@@ -79,6 +80,12 @@ struct Config {
     domainname: String,
     env: Option<Vec<String>>,
     working_dir: PathBuf,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostConfig {
+    links: Option<Vec<String>>,
 }
 
 /// Runs it, and exits with what it exits with.
@@ -109,14 +116,17 @@ fn exec(host: Option<&str>, args: &Args, runs: fn()) -> Result<u8, Failure> {
     let mut client = Client::new(host).map_err(ours)?;
     let answer =
         client.call("GET", &format!("/containers/{}/json", encode(&args.sandbox)), None).map_err(ours)?;
-    // The daemon isn't needed any more, and needn't stay for us.
-    drop(client);
-    let Facts { id, state, config } = parse(&answer.body).map_err(ours)?;
+    let Facts { id, state, config, host_config } = parse(&answer.body).map_err(ours)?;
     let host = PidFd::open(state.pid).ok().filter(|_| state.running && process::is_apart(state.pid));
     let Some((host, _)) = host else {
         return Err(ours(format_args!("Error response from daemon: container {id} is not running")));
     };
-    let asked: Vec<String> = config.env.unwrap_or_default().into_iter().chain(env).collect();
+    let links = host_config.links.unwrap_or_default();
+    let linked = if links.is_empty() { Vec::new() } else { link_env(&mut client, &id).map_err(ours)? };
+    // The daemon isn't needed any more, and needn't stay for us.
+    drop(client);
+    let own = config.env.unwrap_or_default();
+    let asked: Vec<String> = linked.into_iter().chain(own).chain(env).collect();
     let directory = match &args.workdir {
         Some(directory) => directory.clone(),
         None if config.working_dir.as_os_str().is_empty() => "/".into(),
@@ -144,6 +154,17 @@ fn exec(host: Option<&str>, args: &Args, runs: fn()) -> Result<u8, Failure> {
     })?;
     runs();
     Ok(Attendant::new(&mut child, signals, None).not_beyond(host).await_end())
+}
+
+/// What its links say by now, which may differ from what its command was told.
+fn link_env(client: &mut Client, id: &str) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Linked {
+        env: Vec<String>,
+    }
+    let answer = client.call("GET", &format!("/portmap/sandboxes/{id}/link-env"), None)?;
+    Ok(parse::<Linked>(&answer.body)?.env)
 }
 
 /// The same in the background.

@@ -55,7 +55,12 @@ fn refused_combinations() {
     use Setting::*;
     let address = "user-specified IP address is supported on user-defined networks only";
     let alias = "network-scoped aliases are only supported for user-defined networks";
+    let links = "links are only supported for user-defined networks";
     let cases: &[(&str, &[Setting], &str)] = &[
+        ("container:x", &[EndpointLinks], CONTAINER_LINKS),
+        ("host", &[EndpointLinks], HOST_LINKS),
+        ("bridge", &[EndpointLinks], links),
+        ("none", &[Links, EndpointLinks], links),
         ("container:x", &[Hostname], "conflicting options: hostname and the network mode"),
         ("container:x", &[Links], CONTAINER_LINKS),
         ("container:x", &[Dns], "conflicting options: dns and the network mode"),
@@ -96,7 +101,7 @@ fn refused_combinations() {
 #[test]
 fn accepted_combinations() {
     use Setting::*;
-    let all_but_uts = [Hostname, Links, Dns, ExtraHosts, Mac, Publish, Expose, Address, Alias];
+    let all_but_uts = [Hostname, Links, EndpointLinks, Dns, ExtraHosts, Mac, Publish, Expose, Address, Alias];
     let own_stack = [Hostname, Links, Dns, ExtraHosts, Mac, Publish, Expose];
     let cases: &[(&str, &[Setting])] = &[
         ("net", &all_but_uts),

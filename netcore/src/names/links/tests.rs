@@ -158,3 +158,18 @@ fn a_line_has_the_alias_the_hostname_and_the_name() {
     let both = ["172.17.0.2", "fd00::2"].map(|ip| ip.parse().unwrap());
     assert_eq!(lines("a", "h", "n", both), "172.17.0.2\ta h n\nfd00::2\ta h n\n");
 }
+
+#[test]
+fn lines_are_replaced_where_they_stand_unless_somebody_altered_them() {
+    let old = "172.17.0.2\ta h n\nfd00::2\ta h n\n";
+    let file = format!("127.0.0.1\tlocalhost\n10.0.0.5\ta\n{old}172.17.0.3\tme");
+    let cases = [
+        ("172.17.0.9\ta h m\n", "127.0.0.1\tlocalhost\n10.0.0.5\ta\n172.17.0.9\ta h m\n172.17.0.3\tme\n"),
+        ("", "127.0.0.1\tlocalhost\n10.0.0.5\ta\n172.17.0.3\tme\n"),
+    ];
+    for (new, want) in cases {
+        assert_eq!(replaced(&file, old, new), want);
+    }
+    let altered = "# mine\n\n172.17.0.2\ta h n more\n";
+    assert_eq!(replaced(altered, old, "172.17.0.9\ta h n\n"), altered);
+}

@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{self, Path};
 use axum::http::StatusCode;
-use axum::routing::{delete, post};
+use axum::routing::{delete, get, post};
 use netcore::controller::{SandboxConfigRequest, SandboxView, Started};
 use netcore::kernel::PidFd;
 use netcore::model::{NetworkMode, ProcessConfig, Publication, Sandbox, SandboxId, SandboxState, Setting};
@@ -39,6 +39,7 @@ pub(super) fn routes() -> Router<Arc<State>> {
         .route("/portmap/sandboxes/{id}/start", post(start))
         .route("/portmap/sandboxes/{id}/started", post(started))
         .route("/portmap/sandboxes/{id}/exited", post(exited))
+        .route("/portmap/sandboxes/{id}/link-env", get(link_env))
         .route("/portmap/sandboxes/{id}/publish", post(publish))
         .route("/portmap/sandboxes/{id}/unpublish", post(unpublish));
     for root in ["/portmap/sandboxes", "/containers"] {
@@ -265,6 +266,17 @@ async fn exited(extract::State(state): Daemon, Path(id): Path<String>, fields: F
     .await
 }
 
+/// What a sandbox's links say at the moment.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Linked {
+    env: Vec<String>,
+}
+
+async fn link_env(extract::State(state): Daemon, Path(id): Path<String>) -> Result<Json<Linked>> {
+    perform(&state, move |_, controller| Ok(Json(Linked { env: controller.link_env(&id)? }))).await
+}
+
 /// The ports that a change was about, in the shape of `NetworkSettings.Ports`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -448,6 +460,12 @@ async fn rename(extract::State(state): Daemon, Path(id): Path<String>, params: P
 }
 
 async fn remove(extract::State(state): Daemon, Path(id): Path<String>, params: Params) -> Result<StatusCode> {
+    if params.flag("link") {
+        // The link has a path; Docker's command line takes the slash off.
+        let path = format!("/{}", id.trim_matches('/'));
+        let removed = perform(&state, move |_, controller| controller.remove_link(&path));
+        return removed.await.map(|()| StatusCode::NO_CONTENT);
+    }
     let found = sandbox(&state, id).await?;
     let id: SandboxId = found.id;
     let forced = params.flag("force") && state.watch.end_of(id).is_some();
