@@ -1,7 +1,7 @@
 //! Networking core: what Docker's networking gives a container, as a library.
 //!
 //! * [`controller`]: every operation there is. Begin here.
-//! * [`dns`]: what the server that sandboxes ask answers.
+//! * [`dns`]: the server that sandboxes ask, and what it answers.
 //! * [`driver`]: what the networks of each kind need.
 //! * [`firewall`]: what of the networks' traffic may pass, as nftables or iptables rules.
 //! * [`ipam`]: subnets of networks and addresses of endpoints.
@@ -14,7 +14,8 @@
 //! * [`store`]: the facts on disk.
 //!
 //! The decisions (parsing, planning, allocating) are pure: they take values and return values. Sockets and processes
-//! are touched only where a module's head says so. Nothing here needs an async runtime.
+//! are touched only where a module's head says so. No caller needs an async runtime: the one there is, the
+//! embedded server's, has a thread of its own.
 
 #![deny(unsafe_code)]
 

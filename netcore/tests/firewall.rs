@@ -8,12 +8,16 @@ mod lab;
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use backends::{a, b, firewall, with_each_backend};
 use lab::{Host, Lab, missing, ready};
 use netcore::firewall::{
-    Backend, BackendChoice, BridgeNetwork, Facts, Firewall, Foreign, HostFacts, nftables,
+    Backend, BackendChoice, BridgeNetwork, EndpointLinks, Facts, Firewall, Foreign, HostFacts, LinkPort,
+    nftables,
 };
+use netcore::model::EndpointId;
+use netcore::publish::{PortRange, Proto};
 
 const A1: &str = "172.20.0.2";
 const A2: &str = "172.20.0.3";
@@ -31,6 +35,7 @@ with_each_backend! {
     neighbours_do_not_reach_containers
     nobody_elses_accept_opens_a_containers_address
     icc_off_parts_the_containers_of_a_network
+    a_link_opens_its_ports_to_one_container_and_in_one_direction
     an_internal_network_has_no_outside
     becoming_internal_cuts_old_connections
     old_connections_outlive_a_change
@@ -137,6 +142,65 @@ fn icc_off_parts_the_containers_of_a_network(backend: Backend) {
     assert_eq!((lab.a1.seen(&lab.a2, A2), lab.a1.seen(&lab.a2, A2_V6)), (A1.into(), A1_V6.into()));
 }
 
+/// Ports of a1 that a2 may reach: one and a range, of each protocol and family.
+fn links_of_a2() -> Arc<EndpointLinks> {
+    let ranges = [(80, 80), (8000, 8009)].map(|(first, last)| PortRange::new(first, last).expect("a range"));
+    let mut ports = Vec::new();
+    for (from, to) in [(A2, A1), (A2_V6, A1_V6)] {
+        let (from, to) = (from.parse().expect("an address"), to.parse().expect("an address"));
+        let of = |proto| ranges.map(|ports| LinkPort { from, to, proto, ports });
+        ports.extend([Proto::Tcp, Proto::Udp].into_iter().flat_map(of));
+    }
+    Arc::new(EndpointLinks { bridge: "br-a".parse().expect("a name"), ports })
+}
+
+fn a_link_opens_its_ports_to_one_container_and_in_one_direction(backend: Backend) {
+    if !Path::new("/proc/sys/net/bridge").exists() && missing("no br_netfilter in this kernel").is_none() {
+        return;
+    }
+    let lab = Lab::new();
+    let unlinked = lab.host.container("br-a", 20, 4);
+    // Who of a1's neighbours, and of its own, gets through by TCP and by datagrams that are answered.
+    let through = |client: &Host, server: &Host, at: &str| {
+        [!client.dial(at, server, at).is_empty(), !client.ask(at, server, at).is_empty()]
+    };
+    let open = ["172.20.0.2:80", "172.20.0.2:8009", "[fd00:20::2]:80", "[fd00:20::2]:8000"];
+    let reached = |client: &Host| open.map(|at| through(client, &lab.a1, at));
+    let closed = closed([parted(), b()]);
+    let linked = closed.with_links([(EndpointId::from_random([1; 32]), Some(links_of_a2()))]);
+    let mut firewall = firewall(backend);
+    lab.apply(&mut firewall, &closed);
+    assert_eq!(reached(&lab.a2), [[false; 2]; 4]);
+    lab.apply(&mut firewall, &linked);
+    assert_eq!(reached(&lab.a2), [[true; 2]; 4]);
+    assert_eq!(reached(&unlinked), [[false; 2]; 4]);
+    for at in ["172.20.0.2:81", "172.20.0.2:7999", "172.20.0.2:8010", "[fd00:20::2]:81"] {
+        assert_eq!(through(&lab.a2, &lab.a1, at), [false; 2], "{at}");
+    }
+    for at in ["172.20.0.3:80", "[fd00:20::3]:80"] {
+        assert_eq!(through(&lab.a1, &lab.a2, at), [false; 2], "the other way, {at}");
+    }
+    assert!(!lab.a2.pings(A1));
+    // The same from nothing.
+    firewall.forget();
+    lab.apply(&mut firewall, &linked);
+    assert_eq!((reached(&lab.a2), reached(&unlinked)), ([[true; 2]; 4], [[false; 2]; 4]));
+    let (mut client, mut server) = {
+        let at = "172.20.0.2:8005";
+        let listener = lab.a1.enter(|| std::net::TcpListener::bind(at)).expect("the address is its own");
+        let client = lab.a2.enter(|| std::net::TcpStream::connect(at)).expect("the link is open");
+        let (server, _) = listener.accept().expect("the connection stands");
+        server.set_read_timeout(Some(std::time::Duration::from_millis(500))).expect("a time-out");
+        (client, server)
+    };
+    client.write_all(b"x").expect("the socket takes it");
+    assert_eq!(server.read(&mut [0]).expect("the byte comes"), 1);
+    lab.apply(&mut firewall, &closed);
+    assert_eq!(reached(&lab.a2), [[false; 2]; 4]);
+    client.write_all(b"x").expect("the socket takes it");
+    assert!(server.read(&mut [0]).is_err(), "a byte came through, though the link is gone");
+}
+
 fn an_internal_network_has_no_outside(backend: Backend) {
     let lab = Lab::new();
     let mut fenced = a();
@@ -203,6 +267,7 @@ fn history() -> Vec<Facts> {
     vec![
         facts([a()]),
         facts([a(), b()]),
+        facts([parted(), b()]).with_links([(EndpointId::from_random([1; 32]), Some(links_of_a2()))]),
         facts([changed, b()]),
         facts([a(), internal]),
         facts([wide]),
@@ -213,6 +278,11 @@ fn history() -> Vec<Facts> {
         facts([]),
         facts([b()]),
     ]
+}
+
+/// A network whose containers are kept apart.
+fn parted() -> BridgeNetwork {
+    BridgeNetwork { icc: false, ..a() }
 }
 
 fn applying_again_changes_nothing(backend: Backend) {

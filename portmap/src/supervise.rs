@@ -14,7 +14,7 @@ mod log;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow};
@@ -37,6 +37,9 @@ use log::Log;
 pub(crate) const OUR_OWN_FAILURE: u8 = 125;
 /// What a sandbox is said to have exited with whose command couldn't be started, through no fault of the command.
 const NEVER_RAN: u8 = 128;
+
+/// What the sandbox's own is laid over.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// A command that wasn't started.
 #[derive(Debug)]
@@ -122,6 +125,11 @@ impl Ready {
         }
     }
 
+    /// Whether the sandbox has a resolv.conf that can't be laid anywhere.
+    fn lacks_resolv_conf(&self) -> bool {
+        !self.resolv_conf_path.as_os_str().is_empty() && !Path::new(RESOLV_CONF).exists()
+    }
+
     fn program(&self, session: Session, stdio: [Stdio; 3]) -> Result<Program> {
         let directory = if self.working_dir.as_os_str().is_empty() {
             env::current_dir().context("cannot tell the current directory")?
@@ -159,6 +167,11 @@ pub(crate) fn supervise(
     }
     let ready: Ready = serde_json::from_slice(&answer.body)
         .map_err(|error| Failure::ours(format!("unexpected answer from the daemon: {error}")))?;
+    if ready.lacks_resolv_conf() {
+        tell::complain(&format!(
+            "this host has no {RESOLV_CONF} to lay the sandbox's over: names won't resolve in it until there is one"
+        ));
+    }
     let path = |what: &str| format!("/portmap/sandboxes/{}/{what}", ready.id);
     let outcome = start(&ready, seat, mounts);
     let (mut attendant, leftovers) = match outcome {

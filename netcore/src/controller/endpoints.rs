@@ -3,6 +3,7 @@
 use super::error::{ControllerError, SettingsError};
 use super::known::Known;
 use super::plans::{Attachment, Failed, in_order, new_interfaces};
+use super::resolver::{Serving, bind_links};
 use super::sandboxes::settings_given;
 use super::start::{insert, leases, unfit};
 use super::{Controller, Inner, Result};
@@ -11,6 +12,7 @@ use crate::model::{
     Endpoint, EndpointSettings, Network, NetworkMode, ResolveError, Sandbox, SandboxState, check_connect,
     check_disconnect,
 };
+use crate::names::resolv_conf::Moment;
 use crate::plan::Plan;
 use crate::store::StoreError;
 
@@ -34,7 +36,7 @@ impl Controller {
         &self,
         network: &str,
         sandbox: &str,
-        settings: EndpointSettings,
+        mut settings: EndpointSettings,
     ) -> Result<Option<Endpoint>> {
         let inner = &*self.0;
         let network = inner.resolve_network(network)?;
@@ -42,17 +44,21 @@ impl Controller {
         // It may have gone while this operation waited.
         let network = inner.resolve_network(&network.id.to_string())?;
         known.check_connect(&network, &settings)?;
-        let running = matches!(known.sandbox.state, SandboxState::Running(_));
         let there = known.attached.iter().any(|attachment| attachment.network.id == network.id);
         if there {
             let (name, network) = (known.sandbox.config.name.to_string(), network.name.to_string());
             return Err(StoreError::EndpointExists { name, network }.into());
         }
+        settings = inner.store.read(move |tx| {
+            bind_links(tx, &mut settings)?;
+            Ok::<_, StoreError>(settings)
+        })?;
         let mut sandbox = known.sandbox.clone();
         if known.wanted_on(network.id).next().is_none() {
             sandbox.config.networks.insert(network.name.to_string(), settings.clone());
         }
-        if running {
+        if let SandboxState::Running(running) = &mut sandbox.state {
+            running.resolver |= !network.is_predefined();
             return inner.attach(&known, &sandbox, network, &settings).map(Some);
         }
         inner.store.write(move |tx| tx.update_sandbox(&sandbox))?;
@@ -163,8 +169,12 @@ impl Inner {
         let before = self.sandbox_plan(&known.sandbox, &known.attached);
         let after = self.sandbox_plan(sandbox, &attached);
         let carried_out = self.carry_out(&before, &after).and_then(|()| {
-            let moved = self.move_ports(sandbox, &known.attached, &attached, repointed);
-            moved.map_err(|error| Failed { error, undone: self.go_on(&after.change(&before)) })
+            let named = self.open_names(sandbox, &attached, Serving::Goes);
+            let moved = named.and_then(|()| self.move_ports(sandbox, &known.attached, &attached, repointed));
+            moved.map_err(|error| {
+                self.reopen_names(known, [&new.endpoint]);
+                Failed { error, undone: self.go_on(&after.change(&before)) }
+            })
         });
         if let Err(failed) = carried_out {
             let (facts, old, id) = (known.sandbox.clone(), known.attached.clone(), new.endpoint.id);
@@ -178,6 +188,9 @@ impl Inner {
         }
         let moved = claim.keep();
         self.change_hosts(sandbox, &new, true);
+        if let Err(error) = self.write_resolv_conf(sandbox, &attached, Moment::Connect) {
+            tracing::warn!(sandbox = %sandbox.config.name, %error, "its resolv.conf can't be changed");
+        }
         new_interfaces(&before, &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         tracing::info!(sandbox = %sandbox.config.name, network = %new.network.name, "connected");
         Ok(new.endpoint)
@@ -221,6 +234,10 @@ impl Inner {
             return Err(failed.error);
         }
         leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
+        self.leave_zones(gone.iter().map(|attachment| &attachment.endpoint));
+        if let Err(error) = self.open_names(sandbox, &left, Serving::Goes) {
+            tracing::warn!(sandbox = %sandbox.config.name, %error, "its embedded server can't be told of the change");
+        }
         gone.iter().for_each(|attachment| self.change_hosts(sandbox, attachment, false));
         tracing::info!(sandbox = %sandbox.config.name, network = %network.name, "disconnected");
         Ok(())

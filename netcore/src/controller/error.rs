@@ -12,6 +12,8 @@ use crate::model::{
     BadSysctl, EndpointId, ModeError, NameError, NetworkMode, ResolveError, SandboxId, SandboxName,
     TargetError,
 };
+use crate::names::hosts::NoHostGateway;
+use crate::names::resolv_conf::TooLong;
 use crate::publish::{BindingError, ProxyError, PublishSpec, ReserveError, UnknownProto};
 use crate::store::StoreError;
 
@@ -157,6 +159,20 @@ pub enum ControllerError {
     /// A namespace to adopt beside a stack that isn't the sandbox's own.
     #[error("conflicting options: netns and the network mode")]
     NamespaceAndMode,
+    /// The host's resolv.conf can't be read as one.
+    #[error("{}: {source}", path.display())]
+    ResolvConf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TooLong,
+    },
+    /// A name for the host, which sandboxes have no address of.
+    #[error(transparent)]
+    HostGateway(#[from] NoHostGateway),
+    /// The embedded server can't be started.
+    #[error("cannot start the embedded DNS server: {0}")]
+    Resolver(io::Error),
     /// Another running sandbox lives in that namespace.
     #[error("network namespace {} is in use by container {owner}", path.display())]
     NamespaceInUse {
@@ -251,6 +267,7 @@ impl ControllerError {
             | Self::BridgeAndAddress
             | Self::IccNeedsRules
             | Self::NoBridge(_)
+            | Self::HostGateway(_)
             | Self::GatewayOutside
             | Self::RangeOutside { .. } => Class::Invalid,
             Self::Target(TargetError::Missing(_)) | Self::NoEndpoint(_) | Self::NotPublished { .. } => {
@@ -270,9 +287,13 @@ impl ControllerError {
             Self::NotConnected { .. } => Class::Invalid,
             Self::Locked(_) | Self::HomeTaken(_) => Class::Unavailable,
             Self::Reserve(_) | Self::Proxy(_) | Self::Protocol(_) | Self::NoWayIn => Class::Internal,
-            Self::Kernel(_) | Self::Firewall(_) | Self::Rules(_) | Self::File { .. } | Self::Home(_) => {
-                Class::Internal
-            }
+            Self::Kernel(_)
+            | Self::Firewall(_)
+            | Self::Rules(_)
+            | Self::ResolvConf { .. }
+            | Self::Resolver(_)
+            | Self::File { .. }
+            | Self::Home(_) => Class::Internal,
         }
     }
 
@@ -289,7 +310,7 @@ fn of_store(error: &StoreError) -> Class {
             Class::Forbidden
         }
         StoreError::Resolve(ResolveError::NotFound { .. }) | StoreError::Gone { .. } => Class::NotFound,
-        StoreError::Resolve(_) => Class::Invalid,
+        StoreError::Resolve(_) | StoreError::OwnChild => Class::Invalid,
         StoreError::Busy { .. } | StoreError::DiskFull { .. } | StoreError::Stopped => Class::Unavailable,
         _ => Class::Internal,
     }

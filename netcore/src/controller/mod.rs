@@ -24,12 +24,14 @@ mod host;
 mod known;
 mod locks;
 mod look;
+mod names;
 mod networks;
 mod open;
 mod plans;
 mod ports;
 mod reconcile;
 mod request;
+mod resolver;
 mod root;
 mod rules;
 mod sandboxes;
@@ -47,6 +49,7 @@ pub use request::{
     Ended, Files, LinkView, NetworkRequest, NetworkView, SandboxConfigRequest, SandboxView, Started,
 };
 
+use crate::dns::Server;
 use crate::firewall::Backend;
 use crate::kernel::Kernel;
 use crate::model::{BootId, Timestamp};
@@ -74,6 +77,8 @@ struct Inner {
     rules: Mutex<rules::Rules>,
     locks: locks::Locks,
     random: host::Random,
+    /// The embedded servers, and the names they answer to.
+    dns: Server,
     /// The host's ports, and the proxies behind them.
     keeper: Keeper,
     /// Held while networks are pruned.

@@ -8,10 +8,12 @@ use super::error::ControllerError;
 use super::home::{self, Home};
 use super::rules::Rules;
 use super::{Config, Controller, Inner, Result, host, locks, root};
+use crate::dns::{Server, ServerConfig};
 use crate::firewall::{HostTools, Tools};
 use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
 use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
+use crate::names::resolv_conf::HOST_FILE;
 use crate::publish::{Keeper, KeeperSettings};
 use crate::store::{ReadTx, Store, StoreError};
 
@@ -82,6 +84,9 @@ impl Controller {
             locks: locks::Locks::default(),
             random: host::Random::open()?,
             pruning: Mutex::new(()),
+            dns: Server::new(ServerConfig {
+                host_file: config.resolv_conf.clone().unwrap_or_else(|| HOST_FILE.into()),
+            }),
             keeper: Keeper::new(KeeperSettings {
                 marker: marker.clone(),
                 proxy: config.userland_proxy.then(|| config.userland_proxy_path.clone()),

@@ -11,14 +11,14 @@ use super::known::attached;
 use super::locks::{Access, Key as Lock};
 use super::plans::Attachment;
 use super::ports::rules_of;
+use super::resolver::Serving;
 use super::root::remove_dir;
 use super::sandboxes::{LOST, end_facts};
 use super::{Controller, Inner, Result, host, now};
 use crate::driver;
 use crate::kernel::KernelError;
 use crate::model::{
-    EndpointId, Exited, Lease, Mac, Network, ProcessId, Publication, Running, Sandbox, SandboxId,
-    SandboxState,
+    Endpoint, EndpointId, Exited, Lease, Mac, Network, ProcessId, Running, Sandbox, SandboxId, SandboxState,
 };
 use crate::plan::{Bridge, DefaultRoutes, Key, Namespace, Object, Plan, Step, Sysctl, Veth};
 use crate::publish::Proto;
@@ -42,7 +42,7 @@ struct Facts {
 pub(super) struct Stale {
     sandbox: Sandbox,
     leases: Vec<Lease>,
-    publications: Vec<Publication>,
+    endpoints: Vec<Endpoint>,
 }
 
 impl Controller {
@@ -106,17 +106,19 @@ impl Inner {
                 let exited = Exited { code, started: Some(running.started), finished: now(), error: None };
                 tracing::info!(name = %sandbox.config.name, code, "sandbox is gone");
                 let endpoints = tx.endpoints_of_sandbox(sandbox.id)?;
-                let publications = endpoints.into_iter().flat_map(|endpoint| endpoint.publications).collect();
                 let leases = end_facts(tx, sandbox.clone(), exited, sandbox.config.auto_remove)?;
-                ended.push(Stale { sandbox, leases, publications });
+                ended.push(Stale { sandbox, leases, endpoints });
             }
             Ok(ended)
         })
     }
 
-    /// Gives up the ports of a sandbox that was ended. Rules lead to them no more.
+    /// Gives up the names and ports of a sandbox that was ended. Rules lead to them no more.
     pub(super) fn give_up_stale(&self, stale: &Stale) {
-        self.give_up(&stale.publications, |proto| proto == Proto::Udp);
+        self.leave_zones(&stale.endpoints);
+        self.dns.end(stale.sandbox.id);
+        let ports = stale.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
+        self.give_up(&ports.cloned().collect::<Vec<_>>(), |proto| proto == Proto::Udp);
     }
 
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
@@ -149,6 +151,9 @@ impl Inner {
         self.rules().replace(rules, ports.collect())?;
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
+        }
+        for (sandbox, attached) in &sandboxes {
+            note(self.open_names(sandbox, attached, Serving::Anew));
         }
         self.remove_files(&sandboxes, &known);
         first

@@ -84,7 +84,16 @@ impl Root {
     /// What a sandbox sees under `/etc`.
     pub(super) fn files(&self, sandbox: SandboxId) -> Files {
         let run = self.run(sandbox);
-        Files { hosts: run.join("hosts"), hostname: run.join("hostname"), resolv_conf: None }
+        Files {
+            hosts: run.join("hosts"),
+            hostname: run.join("hostname"),
+            resolv_conf: Some(run.join("resolv.conf")),
+        }
+    }
+
+    /// What was written last to a sandbox's resolv.conf, as a digest.
+    pub(super) fn resolv_conf_digest(&self, sandbox: SandboxId) -> PathBuf {
+        self.run(sandbox).join("resolv.conf.hash")
     }
 
     pub(super) fn make_kept(&self, sandbox: SandboxId) -> Result<()> {

@@ -9,6 +9,7 @@ use super::error::ControllerError;
 use super::known::attached;
 use super::locks::{Access, Key};
 use super::plans::{Attachment, in_order};
+use super::resolver::bind_links;
 use super::root::remove_dir;
 use super::{Controller, Ended, Inner, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
@@ -37,6 +38,10 @@ impl Controller {
         let id = SandboxId::from_random(inner.random.bytes()?);
         let given = request.name.as_deref().filter(|name| !name.is_empty()).map(str::parse).transpose()?;
         let mut networks = check(&request)?;
+        networks = inner.store.read(move |tx| {
+            networks.values_mut().try_for_each(|settings| bind_links(tx, settings))?;
+            Ok::<_, StoreError>(networks)
+        })?;
         if networks.is_empty() && !matches!(request.mode, NetworkMode::Container(_)) {
             networks.insert(request.mode.to_string(), EndpointSettings::default());
         }
@@ -191,6 +196,7 @@ impl Controller {
         let leases = inner.store.write(move |tx| end_facts(tx, before, exited, auto_removed))?;
         let (name, id) = (&known.sandbox.config.name, id.short());
         tracing::info!(%name, %id, code, "sandbox ended");
+        inner.close_names(&known.sandbox, &known.attached);
         inner.close_ports(&known.attached);
         let plan = inner.sandbox_plan(&known.sandbox, &known.attached);
         let gone = inner.go_on(&plan.change(&Plan::default()));
@@ -233,7 +239,7 @@ impl Controller {
             return Err(ControllerError::SameName);
         }
         sandbox.config.name = name;
-        let (facts, attached) = (sandbox.clone(), known.attached);
+        let (facts, attached) = (sandbox.clone(), known.attached.clone());
         let change = move |tx: &WriteTx<'_>| -> Result<(), StoreError> {
             tx.update_sandbox(&facts)?;
             attached.into_iter().try_for_each(|Attachment { mut endpoint, .. }| {
@@ -242,6 +248,7 @@ impl Controller {
             })
         };
         inner.store.write(change).map_err(|error| rename(error.into()))?;
+        inner.join_zones(&sandbox, &known.attached);
         Ok(sandbox)
     }
 }
@@ -347,6 +354,9 @@ fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSett
     }
     let own = networks.entry(request.mode.clone()).or_default();
     given.extend(settings_given(own));
+    given.extend((!request.links.is_empty() && !request.mode.is_user_defined()).then_some(Setting::Links));
+    given.extend((!request.dns.servers.is_empty()).then_some(Setting::Dns));
+    given.extend((!request.extra_hosts.is_empty()).then_some(Setting::ExtraHosts));
     let ports = &request.ports;
     given.extend((!ports.publish.is_empty() || ports.publish_all).then_some(Setting::Publish));
     given.extend((!ports.expose.is_empty()).then_some(Setting::Expose));

@@ -1,25 +1,24 @@
 //! A sandbox starts: its endpoints, its namespace, its files.
 
-use std::fs;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use super::addresses::Claim;
-use super::error::{ControllerError, SettingsError, file};
-use super::known::{Attach, Known, found};
+use super::error::{ControllerError, SettingsError};
+use super::known::{Attach, Known};
+use super::names::{Etc, has_resolver};
 use super::plans::{Attachment, Failed, candidate, in_order, new_interfaces};
 use super::ports::Reserved;
-use super::root::{remove_dir, write};
+use super::resolver::Serving;
+use super::root::remove_dir;
 use super::sandboxes::{endpoint_id, tenant};
-use super::{Controller, Files, Inner, Result, Started, host, now};
+use super::{Controller, Inner, Result, Started, now};
 use crate::driver;
 use crate::model::{
     Endpoint, EndpointSettings, Family, IfName, Lease, Mac, Network, NetworkMode, ProcessId, Running,
     Sandbox, SandboxState, check_target, compare,
 };
-use crate::names::hosts;
 use crate::plan::Plan;
 use crate::store::{StoreError, WriteTx};
 
@@ -61,8 +60,10 @@ impl Controller {
             started: now(),
             netns: netns.clone(),
             supervisor: Some(supervisor),
+            resolver: has_resolver(&attached),
         });
-        let (files, hostname, domainname) = inner.etc(&sandbox, &attached, target.as_ref())?;
+        let Etc { files, hostname, domainname } =
+            inner.etc(&sandbox, &attached, target.as_ref()).map_err(start)?;
         let started = Started { sandbox, netns, hostname, domainname, files, link_env: Vec::new(), target };
         let begun = inner.begin(&known, &started.sandbox, &attached, claim, reserved);
         if begun.is_err() {
@@ -198,8 +199,12 @@ impl Inner {
         let after = self.sandbox_plan(sandbox, attached);
         let opened = self.carry_out(&Plan::default(), &after).and_then(|()| {
             after.veths().for_each(|veth| self.kernel.await_port(veth));
-            let opened = self.open_ports(sandbox, &[], attached, reserved);
-            opened.map_err(|error| Failed { error, undone: self.go_on(&after.change(&Plan::default())) })
+            let named = self.open_names(sandbox, attached, Serving::Anew);
+            let opened = named.and_then(|()| self.open_ports(sandbox, &[], attached, reserved));
+            opened.map_err(|error| {
+                self.close_names(sandbox, attached);
+                Failed { error, undone: self.go_on(&after.change(&Plan::default())) }
+            })
         });
         if let Err(failed) = opened {
             let (facts, endpoints) = (known.sandbox.clone(), endpoints_ids(attached));
@@ -213,76 +218,6 @@ impl Inner {
         let moved = claim.keep();
         new_interfaces(&Plan::default(), &after, &moved).iter().for_each(|veth| self.kernel.announce(veth));
         Ok(())
-    }
-
-    /// Writes what the sandbox sees under `/etc`. Gives the files, the hostname and the domain name.
-    fn etc(
-        &self,
-        sandbox: &Sandbox,
-        attached: &[Attachment],
-        target: Option<&(Sandbox, Running)>,
-    ) -> Result<(Files, String, String)> {
-        if let Some((target, _)) = target {
-            let owner = self.owner_of_files(target.clone())?;
-            let hostname = self.hostname(&owner);
-            let domainname = owner.config.domainname.clone().unwrap_or_default();
-            return Ok((self.root.files(owner.id), hostname, domainname));
-        }
-        let (hostname, files) = (self.hostname(sandbox), self.root.files(sandbox.id));
-        let domainname = sandbox.config.domainname.clone().unwrap_or_default();
-        let text = if sandbox.config.mode == NetworkMode::Host {
-            fs::read_to_string("/etc/hosts").unwrap_or_else(|_| hosts::template(true))
-        } else {
-            let names = hosts::own_names(&hostname, &domainname);
-            let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &names);
-            hosts::with(&hosts::template(self.ipv6), &own)
-        };
-        let written = self
-            .root
-            .make_run(sandbox.id)
-            .and_then(|()| write(&files.hosts, &text))
-            .and_then(|()| write(&files.hostname, &hosts::hostname(&hostname)));
-        if written.is_err() {
-            remove_dir(&self.root.run(sandbox.id));
-        }
-        written.map(|()| (files, hostname, domainname))
-    }
-
-    fn hostname(&self, sandbox: &Sandbox) -> String {
-        match (&sandbox.config.mode, &sandbox.config.hostname) {
-            (NetworkMode::Host, None) => host::hostname(),
-            _ => sandbox.hostname(),
-        }
-    }
-
-    /// Whose files a sandbox has that may itself share the stack of another.
-    fn owner_of_files(&self, mut sandbox: Sandbox) -> Result<Sandbox> {
-        self.store.read(move |tx| {
-            let mut seen = vec![sandbox.id];
-            while let NetworkMode::Container(target) = &sandbox.config.mode {
-                match found(tx.resolve_sandbox(target))? {
-                    Some(target) if !seen.contains(&target.id) => sandbox = target,
-                    _ => break,
-                }
-                seen.push(sandbox.id);
-            }
-            Ok(sandbox)
-        })
-    }
-
-    /// Adds or removes a sandbox's lines for an endpoint. A failure is only logged: its file is a convenience, and may have
-    /// been replaced by somebody.
-    pub(super) fn change_hosts(&self, sandbox: &Sandbox, attachment: &Attachment, there: bool) {
-        let path: PathBuf = self.root.files(sandbox.id).hosts;
-        let domainname = sandbox.config.domainname.as_deref().unwrap_or_default();
-        let names = hosts::own_names(&self.hostname(sandbox), domainname);
-        let lines = hosts::lines(attachment.addresses(), &names);
-        let change = if there { hosts::with } else { hosts::without };
-        let text = fs::read_to_string(&path).map_err(file("read", &path));
-        let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
-        if let Err(error) = changed {
-            tracing::warn!(path = %path.display(), %error, "a hosts file can't be changed");
-        }
     }
 }
 

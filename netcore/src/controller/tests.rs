@@ -3,6 +3,7 @@
 mod facts;
 mod flags;
 mod lab;
+mod names;
 mod networks;
 mod ports;
 mod restart;

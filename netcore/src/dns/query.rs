@@ -67,6 +67,11 @@ impl Forward {
         Ok(Self { bytes: bytes.to_vec(), metadata: header.metadata, question, limit })
     }
 
+    /// The query as it came.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The query as it came, under another id.
     pub fn with_id(&self, id: u16) -> Vec<u8> {
         let mut bytes = self.bytes.clone();

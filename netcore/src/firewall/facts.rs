@@ -1,11 +1,11 @@
-//! What the rules follow from: networks, ports of their endpoints, and this host. Plain data, already validated.
+//! What the rules follow from: networks, ports and links of their endpoints, and this host. Plain data, already validated.
 //!
 //! Facts share what they have in common: a copy with one more port costs as much as there are endpoints, not ports.
 //!
 //! The gateway's address is not among the facts: whether a packet is for the host itself is asked of the routing table,
 //! which knows every address of the host, also when the gateway of a network is a container.
 //!
-//! Not here: rules (`nftables`, `iptables`); what ports ask of them (`ports`).
+//! Not here: rules (`nftables`, `iptables`); what ports and links ask of them (`ports`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::ports::{EndpointPorts, PortRule};
+use super::ports::{EndpointLinks, EndpointPorts, PortRule};
 use crate::model::{EndpointId, IfName};
 
 /// How packets get from outside to a network's containers.
@@ -202,6 +202,7 @@ impl Default for HostFacts {
 pub struct Facts {
     networks: Arc<BTreeMap<IfName, BridgeNetwork>>,
     ports: Arc<BTreeMap<EndpointId, Arc<EndpointPorts>>>,
+    links: Arc<BTreeMap<EndpointId, Arc<EndpointLinks>>>,
     host: HostFacts,
 }
 
@@ -252,7 +253,7 @@ impl Facts {
             refuse_overlap(&by_bridge, family)?;
         }
         let ports = ports.into_iter().collect();
-        Ok(Self { networks: Arc::new(by_bridge), ports: Arc::new(ports), host })
+        Ok(Self { networks: Arc::new(by_bridge), ports: Arc::new(ports), links: Arc::default(), host })
     }
 
     /// The same facts with other ports of some endpoints: `None` takes an endpoint's ports away.
@@ -272,6 +273,23 @@ impl Facts {
         facts
     }
 
+    /// The same facts with other links of some endpoints: `None` takes an endpoint's links away.
+    #[must_use]
+    pub fn with_links(
+        &self,
+        changes: impl IntoIterator<Item = (EndpointId, Option<Arc<EndpointLinks>>)>,
+    ) -> Self {
+        let mut facts = self.clone();
+        let links = Arc::make_mut(&mut facts.links);
+        for (id, changed) in changes {
+            match changed {
+                Some(changed) => links.insert(id, changed),
+                None => links.remove(&id),
+            };
+        }
+        facts
+    }
+
     /// The networks, by the names of their bridges.
     pub fn networks(&self) -> impl Iterator<Item = &BridgeNetwork> {
         self.networks.values()
@@ -282,12 +300,17 @@ impl Facts {
         self.ports.iter().map(|(id, ports)| (*id, ports))
     }
 
+    /// The endpoints with links, and these.
+    pub fn links(&self) -> impl Iterator<Item = (EndpointId, &Arc<EndpointLinks>)> {
+        self.links.iter().map(|(id, links)| (*id, links))
+    }
+
     /// What the host itself adds.
     pub const fn host(&self) -> &HostFacts {
         &self.host
     }
 
-    /// Whether `other` differs in ports at most.
+    /// Whether `other` differs in ports and links at most.
     pub(super) fn has_networks_and_host_of(&self, other: &Self) -> bool {
         self.host == other.host && self.networks == other.networks
     }
@@ -297,34 +320,30 @@ impl Facts {
         self.networks().filter(|network| other.networks.get(&network.bridge) != Some(network))
     }
 
-    /// What all ports ask for.
+    /// What all ports and links ask for.
     pub(super) fn port_rules(&self) -> BTreeSet<PortRule<'_>> {
         let mut rules = BTreeSet::new();
-        for ports in self.ports.values() {
-            self.add_port_rules(ports, &mut rules);
-        }
+        self.ports.values().for_each(|ports| self.add_port_rules(ports, &mut rules));
+        self.links.values().for_each(|links| self.add_link_rules(links, &mut rules));
         rules
     }
 
     /// What has to change of the port rules to get from `self` to `after`, which has the same host facts. Endpoints that
     /// are the same in both, on networks that are, aren't looked into.
     pub(super) fn port_change<'a>(&'a self, after: &'a Self) -> PortChange<'a> {
-        if Arc::ptr_eq(&self.ports, &after.ports) && Arc::ptr_eq(&self.networks, &after.networks) {
+        let are_same = Arc::ptr_eq(&self.ports, &after.ports) && Arc::ptr_eq(&self.links, &after.links);
+        if are_same && Arc::ptr_eq(&self.networks, &after.networks) {
             return PortChange::default();
         }
         let both = self.without(after).chain(after.without(self));
         let moved: BTreeSet<&IfName> = both.map(|network| &network.bridge).collect();
-        let is_same = |id: &EndpointId, ports: &Arc<EndpointPorts>, others: &Self| {
-            let other = others.ports.get(id);
-            other.is_some_and(|other| Arc::ptr_eq(ports, other) || ports == other)
-                && !moved.contains(&ports.bridge)
-        };
+        let is_moved = |bridge: &IfName| moved.contains(bridge);
         let (mut old, mut new) = (BTreeSet::new(), BTreeSet::new());
-        for (_, ports) in self.ports.iter().filter(|(id, ports)| !is_same(id, ports, after)) {
-            self.add_port_rules(ports, &mut old);
-        }
-        for (_, ports) in after.ports.iter().filter(|(id, ports)| !is_same(id, ports, self)) {
-            after.add_port_rules(ports, &mut new);
+        for (one, other, rules) in [(self, after, &mut old), (after, self, &mut new)] {
+            let ports = differing(&one.ports, &other.ports, |ports| is_moved(&ports.bridge));
+            ports.for_each(|ports| one.add_port_rules(ports, rules));
+            let links = differing(&one.links, &other.links, |links| is_moved(&links.bridge));
+            links.for_each(|links| one.add_link_rules(links, rules));
         }
         let minus = |one: &BTreeSet<PortRule<'a>>, other| one.difference(other).copied().collect();
         PortChange { gone: minus(&old, &new), new: minus(&new, &old) }
@@ -333,6 +352,12 @@ impl Facts {
     fn add_port_rules<'a>(&self, ports: &'a EndpointPorts, rules: &mut BTreeSet<PortRule<'a>>) {
         if self.networks.get(&ports.bridge).is_some_and(|network| !network.internal) {
             ports.add_rules(self.host.userland_proxy, rules);
+        }
+    }
+
+    fn add_link_rules<'a>(&self, links: &'a EndpointLinks, rules: &mut BTreeSet<PortRule<'a>>) {
+        if self.networks.get(&links.bridge).is_some_and(|network| !network.icc && !network.internal) {
+            links.add_rules(rules);
         }
     }
 
@@ -365,6 +390,18 @@ impl Facts {
         self.foreign(family) == Foreign::Drop
             || self.networks.values().any(|network| !network.subnets(family).is_empty())
     }
+}
+
+/// What `one` has of endpoints that `other` lacks or has differently, or that are moved.
+fn differing<'a, T: PartialEq>(
+    one: &'a BTreeMap<EndpointId, Arc<T>>,
+    other: &'a BTreeMap<EndpointId, Arc<T>>,
+    is_moved: impl Fn(&T) -> bool,
+) -> impl Iterator<Item = &'a Arc<T>> {
+    let is_same = move |id: &EndpointId, mine: &Arc<T>| {
+        other.get(id).is_some_and(|theirs| Arc::ptr_eq(mine, theirs) || mine == theirs) && !is_moved(mine)
+    };
+    one.iter().filter(move |(id, mine)| !is_same(id, mine)).map(|(_, mine)| mine)
 }
 
 /// Sorted by first address, a subnet that overlaps any other overlaps its neighbour: two subnets either nest or are

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::facts::{Facts, Family, Foreign, GatewayMode};
-use super::ports::{OpenPort, PortRule, Translation};
+use super::ports::{LinkPort, OpenPort, PortRule, Translation};
 use crate::publish::PortRange;
 
 const USER: &str = "PORTMAP-USER";
@@ -22,6 +22,7 @@ const OURS: &str = "PORTMAP-";
 const DNAT: &str = "PORTMAP-DNAT";
 const OPEN: &str = "PORTMAP-OPEN";
 const APART: &str = "PORTMAP-APART";
+const LINK: &str = "PORTMAP-LINK";
 
 /// A table, in it the built-in chains with the chains they jump to, in order, and further chains of ours.
 struct Place {
@@ -35,7 +36,11 @@ const FEW: usize = 20;
 /// The protective ones first.
 const PLACES: [Place; 3] = [
     Place { table: "mangle", jumps: &[("PREROUTING", &["PORTMAP-GUARD"])], further: &[] },
-    Place { table: "filter", jumps: &[("FORWARD", &[USER, "PORTMAP-FORWARD"])], further: &[APART, OPEN] },
+    Place {
+        table: "filter",
+        jumps: &[("FORWARD", &[USER, "PORTMAP-FORWARD"])],
+        further: &[APART, LINK, OPEN],
+    },
     Place {
         table: "nat",
         jumps: &[
@@ -165,13 +170,13 @@ pub fn replace(was: &Facts, facts: &Facts, family: Family, present: &Present) ->
             "mangle" => guard(&mut text, facts, family),
             "filter" => {
                 forward(&mut text, facts, family);
-                ports.filter(|rule| is_open(rule)).for_each(|rule| write_port(&mut text, "-A", rule));
+                ports.filter(|rule| is_filter(rule)).for_each(|rule| write_port(&mut text, "-A", rule));
             }
             _ => {
                 nat(&mut text, facts, family);
                 ports
                     .by_ref()
-                    .filter(|rule| !is_open(rule))
+                    .filter(|rule| !is_filter(rule))
                     .for_each(|rule| write_port(&mut text, "-A", rule));
             }
         }
@@ -206,8 +211,9 @@ pub fn change(before: &Facts, after: &Facts, family: Family) -> String {
         }
     };
     let (open, translate): (Vec<_>, Vec<_>) =
-        new.map(|rule| ("-A", rule)).partition(|(_, rule)| is_open(rule));
-    let (close, leave): (Vec<_>, Vec<_>) = gone.map(|rule| ("-D", rule)).partition(|(_, rule)| is_open(rule));
+        new.map(|rule| ("-A", rule)).partition(|(_, rule)| is_filter(rule));
+    let (close, leave): (Vec<_>, Vec<_>) =
+        gone.map(|rule| ("-D", rule)).partition(|(_, rule)| is_filter(rule));
     table("filter", &open);
     table("nat", &[leave, translate].concat());
     table("filter", &close);
@@ -346,9 +352,17 @@ fn forward(text: &mut String, facts: &Facts, family: Family) {
     for network in open() {
         rule(format!("-i {} -j ACCEPT", network.bridge));
     }
-    // Within a network whose containers are kept apart: what came to one of them through a port of the host.
+    // Within a network whose containers are kept apart: answers, what a link opens, what IPv6 finds neighbours by, and what
+    // came to one of them through a port of the host.
     if let Some(marked) = marked {
         let _ = writeln!(text, "-A {APART} {marked}");
+    }
+    let _ = writeln!(text, "-A {APART} -m conntrack --ctstate RELATED,ESTABLISHED --ctdir REPLY -j ACCEPT");
+    let _ = writeln!(text, "-A {APART} -j {LINK}");
+    if family == Family::V6 {
+        for kind in ["neighbour-solicitation", "neighbour-advertisement"] {
+            let _ = writeln!(text, "-A {APART} -p ipv6-icmp --icmpv6-type {kind} -j ACCEPT");
+        }
     }
     let _ = writeln!(text, "-A {APART} -m conntrack ! --ctstate DNAT -j DROP");
     let _ = writeln!(text, "-A {APART} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT");
@@ -392,15 +406,16 @@ fn nat(text: &mut String, facts: &Facts, family: Family) {
     }
 }
 
-const fn is_open(rule: &PortRule<'_>) -> bool {
-    matches!(rule, PortRule::Open(_))
+/// Whether it lets something pass, rather than leading it elsewhere.
+const fn is_filter(rule: &PortRule<'_>) -> bool {
+    matches!(rule, PortRule::Open(_) | PortRule::Link(_))
 }
 
 const fn family_of(rule: &PortRule<'_>) -> Family {
     match rule {
-        PortRule::Translate(Translation { target, .. }) | PortRule::Open(OpenPort { target, .. }) => {
-            Family::of(*target)
-        }
+        PortRule::Translate(Translation { target, .. })
+        | PortRule::Open(OpenPort { target, .. })
+        | PortRule::Link(LinkPort { to: target, .. }) => Family::of(*target),
     }
 }
 
@@ -413,6 +428,10 @@ fn write_port(text: &mut String, verb: &str, rule: &PortRule<'_>) {
     let _ = match rule {
         PortRule::Open(OpenPort { target, proto, ports: open }) => {
             writeln!(text, "{verb} {OPEN} -d {target} -p {proto} --dport {} -j ACCEPT", ports(*open, ':'))
+        }
+        PortRule::Link(LinkPort { from, to, proto, ports: open }) => {
+            let open = ports(*open, ':');
+            writeln!(text, "{verb} {LINK} -s {from} -d {to} -p {proto} --dport {open} -j ACCEPT")
         }
         PortRule::Translate(Translation { proto, host_ip, host, target, container, except }) => {
             let address = host_ip.map_or_else(String::new, |ip| format!("-d {ip} "));

@@ -10,7 +10,7 @@
 //!
 //! 1. An internal network is fenced first: nothing in or out, whoever would accept it later.
 //! 2. Within a network, traffic passes if `icc` is on; if it is off, what came to a published port through the host's
-//!    address. (Bridged packets are only seen here with the bridge's `nf_call_iptables`: [`Facts::filters_bridged`].)
+//!    address, and what a link opens: ports of one container to another, in this direction. (Bridged packets are only seen here with the bridge's `nf_call_iptables`: [`Facts::filters_bridged`].)
 //! 3. Answers pass.
 //! 4. Published ports may be reached; in [`GatewayMode::Routed`] also ICMP gets in, in [`GatewayMode::NatUnprotected`]
 //!    everything.
@@ -41,6 +41,7 @@ mod facts;
 pub mod iptables;
 pub mod nftables;
 mod ports;
+pub(crate) mod resolver;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -49,5 +50,5 @@ pub use apply::{Backend, BackendChoice, Firewall, UnknownBackend};
 pub use facts::{
     BadMark, BridgeNetwork, Facts, FactsError, Family, Foreign, GatewayMode, HostFacts, PacketMark,
 };
-pub use ports::{EndpointPorts, Mapping, OpenPort};
+pub use ports::{EndpointLinks, EndpointPorts, LinkPort, Mapping, OpenPort};
 pub use tools::{HostTools, ToolError, Tools};

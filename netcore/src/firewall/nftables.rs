@@ -79,8 +79,16 @@ const ENTER: &str = "		meta nfproto ipv4 oifname vmap @modes4
 	}
 ";
 
-/// Within a network whose containers are kept apart: what came to one of them through a port of the host.
-const APART: &str = "		ct status dnat ct state established,related accept
+/// Within a network whose containers are kept apart: answers, what a link opens, and what came to one of them through a
+/// port of the host. The first packets of anything else never pass, so there are no answers to it. In IPv6, neighbours find
+/// each other by packets that come here.
+const APART: &str = "		ct direction reply ct state established,related accept
+		ip saddr . ip daddr . meta l4proto . th dport @link4 accept
+		ip saddr . ip daddr . meta l4proto . th dport @link_range4 accept
+		ip6 saddr . ip6 daddr . meta l4proto . th dport @link6 accept
+		ip6 saddr . ip6 daddr . meta l4proto . th dport @link_range6 accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+		ct status dnat ct state established,related accept
 		ct status dnat jump open
 		counter drop comment \"icc off\"
 	}

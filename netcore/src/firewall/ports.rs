@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`PortRule::Translate`] | packets to a port of the host go to the container |
 //! | [`PortRule::Open`] | packets to a port of the container may enter its network |
+//! | [`PortRule::Link`] | a container may reach a port of another one on its network, whose containers are kept apart |
 //!
 //! Keys of one kind never overlap: host ports because they were bound, container ports because they are joined here. So
 //! a backend may keep them in sets in which an element has no order.
@@ -41,6 +42,29 @@ pub struct OpenPort {
     pub proto: Proto,
     /// Its ports.
     pub ports: PortRange,
+}
+
+/// Ports of another container that may be reached from an endpoint on the same network, though its containers are kept
+/// apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkPort {
+    /// The endpoint's own address.
+    pub from: IpAddr,
+    /// The other one's, of the same family.
+    pub to: IpAddr,
+    /// Its protocol.
+    pub proto: Proto,
+    /// Its ports.
+    pub ports: PortRange,
+}
+
+/// What an endpoint's links open. Where containers aren't kept apart, that is nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointLinks {
+    /// The bridge of its network.
+    pub bridge: IfName,
+    /// The ports.
+    pub ports: Vec<LinkPort>,
 }
 
 /// What is published of an endpoint.
@@ -100,6 +124,22 @@ impl EndpointPorts {
     }
 }
 
+impl EndpointLinks {
+    /// Adds the rules that these links ask for. What leads from one family to another leads nowhere.
+    pub(super) fn add_rules(&self, rules: &mut BTreeSet<PortRule<'_>>) {
+        let mut ranges: BTreeMap<(IpAddr, IpAddr, Proto), Vec<PortRange>> = BTreeMap::new();
+        for LinkPort { from, to, proto, ports } in &self.ports {
+            if Family::of(*from) == Family::of(*to) {
+                ranges.entry((*from, *to, *proto)).or_default().push(*ports);
+            }
+        }
+        for ((from, to, proto), ranges) in ranges {
+            let link = |ports| PortRule::Link(LinkPort { from, to, proto, ports });
+            rules.extend(joined(ranges).into_iter().map(link));
+        }
+    }
+}
+
 impl Mapping {
     /// Loopback addresses are left to the proxy. Without one, IPv4's are translated; IPv6 has no way to do that.
     fn is_translated(&self, proxy: bool) -> bool {
@@ -111,13 +151,15 @@ impl Mapping {
     }
 }
 
-/// One rule of an endpoint's ports.
+/// One rule of an endpoint's ports or links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PortRule<'a> {
     /// Packets to a port of the host.
     Translate(Translation<'a>),
     /// Packets to a port of the container.
     Open(OpenPort),
+    /// Packets from one container to a port of another.
+    Link(LinkPort),
 }
 
 /// What packets to a port of the host become.

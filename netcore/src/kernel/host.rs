@@ -16,7 +16,9 @@ use super::link::{self, Kind};
 use super::netlink::Socket;
 use super::netns::{self, Found};
 use super::procfs::Instances;
+use super::resolver::{self, NameSockets};
 use super::{Kernel, KernelError, LinkFacts, address, bridge, route, sysctl, veth};
+use crate::firewall::Backend;
 use crate::model::IfName;
 use crate::plan::{Key, Object, Step, Veth};
 
@@ -216,6 +218,12 @@ impl Kernel for HostKernel {
 
     fn announce(&self, veth: &Veth) {
         self.announcer.announce(veth);
+    }
+
+    fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError> {
+        let work = self.work(format!("name server of namespace {}", namespace.display()));
+        let namespace = self.namespace(&work, namespace)?;
+        work.run("make the sockets of", || netns::inside(&namespace, || resolver::make(backend)).flatten())
     }
 }
 

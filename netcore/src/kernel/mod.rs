@@ -23,6 +23,7 @@ mod netlink;
 mod netns;
 mod pidfd;
 mod procfs;
+pub(crate) mod resolver;
 mod route;
 pub(crate) mod sctp;
 mod sockets;
@@ -40,7 +41,9 @@ pub use self::host::HostKernel;
 pub use self::host::Operation;
 pub use self::inherited::inherited_sockets;
 pub use self::pidfd::PidFd;
+pub use self::resolver::NameSockets;
 pub use self::sockets::{BoundSocket, Holder, Place, holder, holder_of, listeners, sockets};
+use crate::firewall::Backend;
 use crate::model::IfName;
 use crate::plan::{Key, Step, Veth};
 
@@ -84,6 +87,15 @@ pub trait Kernel: Send + Sync {
     /// Tells the neighbours of a sandbox's interface who has its addresses now: three times, a second apart, in the
     /// background. A failure is only logged.
     fn announce(&self, veth: &Veth);
+
+    /// Makes the embedded server's sockets in a sandbox's namespace, on ports of the kernel's choice of 127.0.0.11, and
+    /// leads port 53 of that address to them, so that the sandbox may have a server of its own on that port. Earlier rules
+    /// of ours are replaced. `backend` is what rules are made with; `None`: whichever works. Where none does, the sockets
+    /// are on port 53 itself.
+    ///
+    /// # Errors
+    /// If there is no such namespace, its loopback interface is down, or neither rules nor port 53 can be had.
+    fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError>;
 }
 
 /// An interface of the host.

@@ -36,7 +36,7 @@ const LOOPBACK: u32 = 1;
 const SETTINGS: [(&str, &str); 2] =
     [("net/ipv4/ping_group_range", "0 2147483647"), ("net/ipv4/ip_unprivileged_port_start", "0")];
 /// What such a thread does needs little room.
-const STACK: usize = 256 << 10;
+pub(super) const STACK: usize = 256 << 10;
 
 nix::ioctl_none_bad!(
     /// Says of what kind a namespace is.

@@ -6,6 +6,7 @@
 //! | ids and names | [`NetworkId`], [`EndpointId`], [`SandboxId`], [`NetworkName`], [`SandboxName`], [`IfName`], [`Mac`] |
 //! | which object an argument means | [`resolve()`] |
 //! | ports | [`PortsConfig`], [`Publication`] |
+//! | `--link` | [`LinkSpec`] |
 //! | `-o key=value` | [`BridgeOptions`] |
 //! | `--net`, and what doesn't go with it | [`NetworkMode`], [`check_together`], [`check_connect`], [`check_target`] |
 //! | who gets the default route | [`default_route`] |
@@ -15,6 +16,7 @@
 
 mod election;
 mod id;
+mod link;
 mod mac;
 mod mode;
 mod name;
@@ -27,6 +29,7 @@ mod time;
 
 pub use election::{Candidate, Family, compare, default_route};
 pub use id::{BadId, EndpointId, ID_DIGITS, NetworkId, SHORT_DIGITS, SandboxId};
+pub use link::{LinkError, LinkSpec};
 pub use mac::{BadMac, Mac};
 pub use mode::{
     ModeError, NetworkMode, PORTS_DISCARDED, Setting, TargetError, TargetState, check_connect,
@@ -39,7 +42,7 @@ pub use publication::{PortsConfig, Publication};
 pub(crate) use resolve::name_of;
 pub use resolve::{Kind, MatchedOn, ResolveError, resolve};
 pub use sandbox::{
-    BadBootId, BadSysctl, BootId, Endpoint, EndpointSettings, Exited, Lease, LinkError, LinkSpec,
-    ProcessConfig, ProcessId, Running, Sandbox, SandboxConfig, SandboxState,
+    BadBootId, BadSysctl, BootId, Endpoint, EndpointSettings, Exited, Lease, ProcessConfig, ProcessId,
+    Running, Sandbox, SandboxConfig, SandboxState,
 };
 pub use time::Timestamp;

@@ -15,6 +15,7 @@ use crate::names::resolv_conf::DnsOptions;
 use crate::plan::Sysctl;
 
 use super::id::{EndpointId, NetworkId, SandboxId};
+use super::link::LinkSpec;
 use super::mac::Mac;
 use super::mode::{NetworkMode, TargetState};
 use super::name::{IfName, SandboxName};
@@ -108,32 +109,12 @@ pub struct EndpointSettings {
     pub mac: Option<Mac>,
     /// `--link`.
     pub links: Vec<LinkSpec>,
+    /// Who had a link's target for its name when the link was made, by alias. It is followed if it is renamed.
+    pub link_targets: BTreeMap<String, SandboxId>,
     /// `--gw-priority`.
     pub gw_priority: i32,
     /// `--driver-opt`.
     pub driver_opts: BTreeMap<String, String>,
-}
-
-/// `--link name[:alias]`: a name for another sandbox that only this one knows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct LinkSpec {
-    /// The other sandbox, by name or id.
-    pub target: String,
-    /// The name for it.
-    pub alias: String,
-}
-
-/// Why a `--link` was refused: Docker's text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// Nothing was given.
-    #[error("empty string specified for links")]
-    Empty,
-    /// More than two parts, or an empty one.
-    #[error("bad format for links: {0}")]
-    Format(String),
 }
 
 /// A setting that isn't one of an interface: Docker's text.
@@ -172,6 +153,9 @@ pub struct Running {
     /// Who started the process and reports its end, while it isn't the process itself.
     #[serde(default)]
     pub supervisor: Option<ProcessId>,
+    /// Whether it has an embedded server: since it was on a user-defined network first.
+    #[serde(default)]
+    pub resolver: bool,
 }
 
 /// A process, known by more than its number.
@@ -341,30 +325,6 @@ impl FromStr for BootId {
     }
 }
 
-impl FromStr for LinkSpec {
-    type Err = LinkError;
-
-    fn from_str(text: &str) -> Result<Self, LinkError> {
-        let (target, alias) = match text.split_once(':') {
-            None => (text, text),
-            Some(parts) => parts,
-        };
-        if text.is_empty() {
-            return Err(LinkError::Empty);
-        }
-        if target.is_empty() || alias.is_empty() || alias.contains(':') {
-            return Err(LinkError::Format(text.to_owned()));
-        }
-        Ok(Self { target: target.to_owned(), alias: alias.to_owned() })
-    }
-}
-
-impl fmt::Display for LinkSpec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.target, self.alias)
-    }
-}
-
 impl TryFrom<String> for BootId {
     type Error = BadBootId;
 
@@ -379,39 +339,9 @@ impl From<BootId> for String {
     }
 }
 
-impl TryFrom<String> for LinkSpec {
-    type Error = LinkError;
-
-    fn try_from(text: String) -> Result<Self, LinkError> {
-        text.parse()
-    }
-}
-
-impl From<LinkSpec> for String {
-    fn from(link: LinkSpec) -> Self {
-        link.to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn links_parse() {
-        let cases = [
-            ("db", Ok("db:db")),
-            ("db:database", Ok("db:database")),
-            ("", Err("empty string specified for links")),
-            ("a:b:c", Err("bad format for links: a:b:c")),
-            (":b", Err("bad format for links: :b")),
-            ("a:", Err("bad format for links: a:")),
-        ];
-        for (text, want) in cases {
-            let got = text.parse::<LinkSpec>().map(|link| link.to_string()).map_err(|e| e.to_string());
-            assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned), "{text:?}");
-        }
-    }
 
     #[test]
     fn settings_of_an_interface_are_told_from_others() {
@@ -450,6 +380,7 @@ mod tests {
             started,
             netns: None,
             supervisor: None,
+            resolver: false,
         });
         assert_eq!(state.as_target(&boot), TargetState::Running);
         assert_eq!(state.as_target(&other), TargetState::Exited);

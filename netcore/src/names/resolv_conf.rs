@@ -131,15 +131,29 @@ pub fn generate(host: &ResolvConf, path: &Path, dns: &DnsOptions, kind: Kind) ->
             if dns.servers.is_empty() {
                 draft.fill_in(ipv6);
             }
-            let origin = if dns.servers.is_empty() { Origin::Host } else { Origin::Sandbox };
-            let embedded = Nameserver::from(IpAddr::from(EMBEDDED));
-            let asked = std::mem::replace(&mut draft.servers, vec![embedded]);
-            upstreams = asked.into_iter().map(|server| Upstream { server, origin }).collect();
+            upstreams = if dns.servers.is_empty() {
+                host_upstreams(host, ipv6)
+            } else {
+                given_upstreams(dns.servers.iter().copied())
+            };
+            draft.servers = vec![Nameserver::from(IpAddr::from(EMBEDDED))];
             draft.settle_ndots();
         }
     }
     let ndots_given = matches!(draft.ndots, Some(text::Ndots::Host | text::Ndots::Override));
     Generated { text: draft.write(path, kind, &upstreams, &host.invalid), upstreams, ndots_given }
+}
+
+/// What the embedded server asks for a sandbox without `--dns`: the servers of the host's file, or else public ones.
+pub fn host_upstreams(host: &ResolvConf, ipv6: bool) -> Vec<Upstream> {
+    let servers = if host.nameservers.is_empty() { public_servers(ipv6) } else { host.nameservers.clone() };
+    servers.into_iter().map(|server| Upstream { server, origin: Origin::Host }).collect()
+}
+
+/// What it asks for one with `--dns`: these.
+pub fn given_upstreams(servers: impl IntoIterator<Item = IpAddr>) -> Vec<Upstream> {
+    let upstream = |ip| Upstream { server: Nameserver::from(ip), origin: Origin::Sandbox };
+    servers.into_iter().map(upstream).collect()
 }
 
 /// What is kept beside a file that was written: `sha256:` and 64 hex digits, without a line's end.

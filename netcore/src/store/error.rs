@@ -114,6 +114,9 @@ pub enum StoreError {
         /// The network's name.
         network: String,
     },
+    /// A sandbox can't have a link to itself.
+    #[error("Cannot set self as child")]
+    OwnChild,
     /// The address is taken.
     #[error("Address already in use")]
     AddressTaken,

@@ -1,4 +1,5 @@
-//! Facts on disk: SQLite, one transaction per operation.
+//! Facts on disk: SQLite, one transaction per operation. Links have a file of their own beside it (`linkgraph`), in the same
+//! transactions.
 //!
 //! A [`Store`] is a handle to a thread that owns the only connection. Handles may be cloned and used from any thread;
 //! what is asked runs there one after the other, as a closure over a transaction:
@@ -16,6 +17,7 @@
 //! Not here: keeping a second daemon away. Two processes on one file wait for each other, for a few seconds.
 
 mod error;
+mod linkgraph;
 mod open;
 mod records;
 mod tx;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 pub use error::StoreError;
+pub use linkgraph::Link;
 pub use tx::{ReadTx, WriteTx};
 
 /// How long another process may hold the database before an operation fails.

@@ -73,7 +73,7 @@ impl ReadTx<'_> {
         self.one(SANDBOX, "SELECT data FROM sandbox WHERE name = ?1", name.as_str())
     }
 
-    /// The sandbox that an argument means, as [`resolve`](crate::model::resolve()) has it.
+    /// The sandbox that an argument means, as [`resolve`](crate::model::resolve()) has it. A link's path is a name too.
     ///
     /// # Errors
     /// If there is none, or more than one.
@@ -181,6 +181,12 @@ impl ReadTx<'_> {
                 return Ok(found);
             }
         }
+        if kind == Kind::Sandbox
+            && let Some(id) = self.at_path(name_of(kind, argument))?
+            && let Some(found) = self.one(table, "SELECT data FROM sandbox WHERE id = ?1", &id)?
+        {
+            return Ok(found);
+        }
         // `g` is behind every digit, so this is the part of the index that begins with the argument.
         let sql = format!("SELECT data FROM {table} WHERE id >= ?1 AND id < ?1 || 'g'");
         let mut found: Vec<T> = self.records(table, &sql, [argument])?;
@@ -239,7 +245,8 @@ impl WriteTx<'_> {
     /// # Errors
     /// If its name is taken.
     pub fn insert_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
-        self.put(SANDBOX, None, sandbox)?.or_else(|broken| self.sandbox_broke(sandbox, &broken))
+        self.put(SANDBOX, None, sandbox)?.or_else(|broken| self.sandbox_broke(sandbox, &broken))?;
+        self.insert_name(sandbox)
     }
 
     /// Changes a sandbox.
@@ -247,16 +254,21 @@ impl WriteTx<'_> {
     /// # Errors
     /// If it doesn't exist, or its new name is taken.
     pub fn update_sandbox(&self, sandbox: &Sandbox) -> Result<(), StoreError> {
-        let row = Some(sandbox.id.to_string());
-        self.put(SANDBOX, row, sandbox)?.or_else(|broken| self.sandbox_broke(sandbox, &broken))
+        let id = sandbox.id.to_string();
+        let sql = "SELECT name FROM sandbox WHERE id = ?1 AND name <> ?2";
+        let before: Vec<String> = self.rows(sql, (&id, sandbox.config.name.as_str()), |row| row.get(0))?;
+        let put = self.put(SANDBOX, Some(id), sandbox)?;
+        put.or_else(|broken| self.sandbox_broke(sandbox, &broken))?;
+        before.iter().try_for_each(|before| self.change_name(sandbox, before))
     }
 
-    /// Removes a sandbox.
+    /// Removes a sandbox, its links, and those that lead to it.
     ///
     /// # Errors
     /// If it doesn't exist, or has endpoints.
     pub fn delete_sandbox(&self, id: SandboxId) -> Result<(), StoreError> {
-        self.delete(SANDBOX, &id)
+        self.delete(SANDBOX, &id)?;
+        self.delete_name(id)
     }
 
     /// Adds an endpoint.

@@ -2,6 +2,7 @@
 
 mod fixtures;
 mod hostile;
+mod linkgraph;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

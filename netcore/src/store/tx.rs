@@ -1,5 +1,6 @@
 //! Transactions, and how a record gets into a row and back.
 
+use std::cell::Cell;
 use std::ops::Deref;
 use std::path::Path;
 
@@ -18,13 +19,17 @@ pub struct ReadTx<'c> {
 
 /// One operation on the store. Everything a [`ReadTx`] can is there too, and sees what was changed before.
 #[derive(Debug)]
-pub struct WriteTx<'c>(ReadTx<'c>);
+pub struct WriteTx<'c> {
+    read: ReadTx<'c>,
+    /// Whether the attached file changed too.
+    is_wide: Cell<bool>,
+}
 
 impl<'c> Deref for WriteTx<'c> {
     type Target = ReadTx<'c>;
 
     fn deref(&self) -> &ReadTx<'c> {
-        &self.0
+        &self.read
     }
 }
 
@@ -33,8 +38,9 @@ impl<'c> ReadTx<'c> {
         Self { transaction, path }
     }
 
-    pub(super) fn sqlite(&self, error: rusqlite::Error) -> StoreError {
-        StoreError::sqlite(self.path, error)
+    /// Where the store is.
+    pub(super) const fn path(&self) -> &'c Path {
+        self.path
     }
 
     /// All rows of a query, each through `read`.
@@ -44,10 +50,21 @@ impl<'c> ReadTx<'c> {
         params: impl Params,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
+        self.rows_of(self.path, sql, params, read)
+    }
+
+    /// The same of the file at `path`, which errors are about.
+    pub(super) fn rows_of<T>(
+        &self,
+        path: &Path,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, StoreError> {
         let query = || -> rusqlite::Result<Vec<T>> {
             self.transaction.prepare_cached(sql)?.query_map(params, |row| read(row))?.collect()
         };
-        query().map_err(|error| self.sqlite(error))
+        query().map_err(|error| StoreError::sqlite(path, error))
     }
 
     /// All records of a query whose only column is the record.
@@ -64,18 +81,36 @@ impl<'c> ReadTx<'c> {
 
 impl<'c> WriteTx<'c> {
     pub(super) const fn new(transaction: Transaction<'c>, path: &'c Path) -> Self {
-        Self(ReadTx::new(transaction, path))
+        Self { read: ReadTx::new(transaction, path), is_wide: Cell::new(false) }
     }
 
     pub(super) fn commit(self) -> Result<(), StoreError> {
-        let ReadTx { transaction, path } = self.0;
-        transaction.commit().map_err(|error| StoreError::sqlite(path, error))
+        let ReadTx { transaction, path } = self.read;
+        // Files are committed one after the other. What needs space in either comes before the first.
+        let flushed = if self.is_wide.get() { transaction.cache_flush() } else { Ok(()) };
+        flushed.and_then(|()| transaction.commit()).map_err(|error| StoreError::sqlite(path, error))
     }
 
     /// Runs a statement; how many rows it changed, or which rule of the schema it broke.
     pub(super) fn change(&self, sql: &str, params: impl Params) -> Result<Result<usize, Broken>, StoreError> {
+        self.run(self.path(), sql, params)
+    }
+
+    /// The same in the attached file at `path`.
+    pub(super) fn change_attached(
+        &self,
+        path: &Path,
+        sql: &str,
+        params: impl Params,
+    ) -> Result<Result<usize, Broken>, StoreError> {
+        self.is_wide.set(true);
+        self.run(path, sql, params)
+    }
+
+    fn run(&self, path: &Path, sql: &str, params: impl Params) -> Result<Result<usize, Broken>, StoreError> {
         let run = || self.transaction.prepare_cached(sql)?.execute(params);
-        run().map(Ok).or_else(|error| Broken::of(&error).map(Err).ok_or_else(|| self.sqlite(error)))
+        let failed = |error| StoreError::sqlite(path, error);
+        run().map(Ok).or_else(|error| Broken::of(&error).map(Err).ok_or_else(|| failed(error)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -53,6 +53,12 @@ impl Host {
         Self(File::open(path).expect("a pinned namespace"))
     }
 
+    /// A path to the namespace, as long as this lives.
+    #[allow(dead_code, reason = "not every test binary hands one on")]
+    pub(crate) fn path(&self) -> PathBuf {
+        format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()).into()
+    }
+
     /// Runs `work` on a throw-away thread inside.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
@@ -94,11 +100,11 @@ impl Host {
     }
 
     fn cable(&self, interface: &str, to: &Self, there: &str) {
-        let path = format!("/proc/{}/fd/{}", std::process::id(), to.0.as_raw_fd());
-        self.ip(&format!("link add {interface} type veth peer name {there} netns {path}"));
+        let path = to.path();
+        self.ip(&format!("link add {interface} type veth peer name {there} netns {}", path.display()));
     }
 
-    fn container(&self, bridge: &str, net: u8, number: u8) -> Self {
+    pub(crate) fn container(&self, bridge: &str, net: u8, number: u8) -> Self {
         let (container, port) = (Self::new(), format!("p{net}-{number}"));
         container.cable("eth0", self, &port);
         container.address("eth0", &format!("172.{net}.0.{number}/24"), &format!("fd00:{net}::{number}/64"));

@@ -78,6 +78,8 @@ flags! {
         userland_proxy = "userland-proxy";
         /// Let others reach sandboxes by their own addresses, not only by published ports [default: false]
         allow_direct_routing = "allow-direct-routing";
+        /// Copy the variables of a sandbox that a link leads to, as ALIAS_ENV_NAME, passwords and all [default: true]
+        link_env = "link-env";
         /// Log everything [default: false]
         debug = "debug", 'D';
     }
@@ -112,6 +114,10 @@ flags! {
         mtu = "mtu", "BYTES";
         /// What rules are made with: auto, nftables or iptables [default: auto]
         firewall_backend = "firewall-backend", "NAME";
+        /// The file that stands for the host's /etc/resolv.conf
+        resolv_conf = "resolv-conf", "FILE";
+        /// How long an answer of the embedded DNS server may be kept; Docker's is 600 [default: 5]
+        dns_ttl = "dns-ttl", "SECONDS";
         /// Group of the socket [default: portmap if there is one, else root]
         group = "group", "NAME";
         /// debug, info, warn, error or fatal [default: info]
@@ -124,6 +130,14 @@ flags! {
         default_address_pool = "default-address-pools", "default-address-pool", "POOL";
         /// Option of new networks of a driver: DRIVER=KEY=VALUE (may be given several times)
         default_network_opt = "default-network-opts", "default-network-opt", "OPTION";
+        /// A DNS server that sandboxes ask instead of the host's (may be given several times)
+        dns = "dns", "dns", "ADDR";
+        /// A domain in which sandboxes look short names up; "." for none (may be given several times)
+        dns_search = "dns-search", "dns-search", "DOMAIN";
+        /// An option for sandboxes' resolv.conf (may be given several times)
+        dns_opt = "dns-opts", "dns-opt", "OPTION";
+        /// What host-gateway in --add-host stands for, one address of each family [default: the default bridge's]
+        host_gateway_ip = "host-gateway-ips", "host-gateway-ip", "ADDR";
     }
 }
 

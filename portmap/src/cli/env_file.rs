@@ -1,10 +1,11 @@
 //! Files of environment variables or labels, a line each, by Docker's rules: nothing is unquoted or trimmed but the line's
 //! beginning.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 /// The environment that was asked for: the files first, then single entries.
 pub(super) fn gather(
@@ -29,16 +30,31 @@ pub(super) fn gather(
 
 /// The lines as `NAME=value`. A name alone gets its value from `variable`; without one it is left out.
 pub(super) fn read(path: &Path, variable: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>> {
-    let text = fs::read(path).with_context(|| format!("open {}", path.display()))?;
-    parse(&text, variable).with_context(|| path.display().to_string())
+    let name = path.display();
+    let mut file = File::open(path).map_err(|error| anyhow!("open {name}: {}", reason(&error)))?;
+    let mut text = Vec::new();
+    let whole = file.read_to_end(&mut text).map_err(|error| anyhow!("read {name}: {}", reason(&error)));
+    let lines = whole.and_then(|_| parse(&text, variable));
+    lines.with_context(|| format!("invalid env file ({name})"))
+}
+
+/// The kernel's words as Go prints them.
+fn reason(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
+        None => error.to_string(),
+    }
 }
 
 fn parse(text: &[u8], variable: &impl Fn(&str) -> Option<String>) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let Ok(line) = std::str::from_utf8(line) else { bail!("invalid utf8 bytes at line {number}") };
+        let Ok(line) = std::str::from_utf8(line) else {
+            let bytes = line.iter().map(u8::to_string).collect::<Vec<_>>().join(" ");
+            bail!("invalid utf8 bytes at line {number}: [{bytes}]")
+        };
+        let line = if number == 1 { line.strip_prefix('\u{feff}').unwrap_or(line) } else { line };
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -65,6 +81,18 @@ mod tests {
         assert_eq!(read(text).unwrap(), ["A=1", "B= x ", "C=\"q\"", "HERE=there", "E=a=b"]);
         assert_eq!(read(b"=x").unwrap_err(), "no variable name on line '=x'");
         assert_eq!(read(b"A=1\nx y=1").unwrap_err(), "variable 'x y' contains whitespaces");
-        assert_eq!(read(b"A=1\nB=\xff").unwrap_err(), "invalid utf8 bytes at line 2");
+        assert_eq!(read(b"A=1\n#\n\xffB=\r\n").unwrap_err(), "invalid utf8 bytes at line 3: [255 66 61]");
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let error = |path: &str| format!("{:#}", read(Path::new(path), &|_| None).unwrap_err());
+        assert_eq!(error("/no/such.env"), "open /no/such.env: no such file or directory");
+        assert_eq!(error("/proc"), "invalid env file (/proc): read /proc: is a directory");
+        let path = std::env::temp_dir().join(format!("portmap-env-{}", std::process::id()));
+        std::fs::write(&path, "A=1\n=x\n").unwrap();
+        let said = error(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(said, format!("invalid env file ({}): no variable name on line '=x'", path.display()));
     }
 }

@@ -22,6 +22,11 @@ static CONTAINER: Types = Types {
         ("Config", "ExposedPorts", Empty::Map),
         ("Config", "MacAddress", Empty::Text),
         ("Config", "StopSignal", Empty::Text),
+        ("HostConfig", "ExtraHosts", Empty::List),
+        ("HostConfig", "Links", Empty::List),
+        ("NetworkSettings.Networks.*", "Aliases", Empty::List),
+        ("NetworkSettings.Networks.*", "DNSNames", Empty::List),
+        ("NetworkSettings.Networks.*", "Links", Empty::List),
     ],
     times: &[],
 };
@@ -93,4 +98,33 @@ fn find(host: Option<&str>, name: &str, only: Option<Kind>) -> Result<(String, &
         }
     }
     Err(format!("error: no such object: {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_printed_as_docker_prints_them() {
+        let print = |template: &str, links: &str| {
+            let json = format!(
+                r#"{{"HostConfig":{{"Links":{links},"Dns":["1.2.3.4"]}},"NetworkSettings":{{"Networks":{{"a-b":{{"Links":{links}}}}}}}}}"#
+            );
+            let mut inspector = Inspector::new(Some(template)).unwrap();
+            inspector.add(&json, &CONTAINER).unwrap();
+            inspector.finish()
+        };
+        let link = r#"["/mysql_db:/blog/my_link"]"#;
+        let cases = [
+            ("{{.HostConfig.Links}}", link, "[/mysql_db:/blog/my_link]"),
+            ("{{.HostConfig.Links}}", "null", "[]"),
+            ("{{json .HostConfig.Links}}", "null", "null"),
+            (r#"{{(index .NetworkSettings.Networks "a-b").Links}}"#, "null", "[]"),
+            ("{{.HostConfig.Dns}}", "null", "[1.2.3.4]"),
+            ("{{.HostConfig.DNS}}", "null", "[1.2.3.4]"),
+        ];
+        for (template, links, want) in cases {
+            assert_eq!(print(template, links), format!("{want}\n"), "{template} {links}");
+        }
+    }
 }

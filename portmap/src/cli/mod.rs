@@ -8,6 +8,7 @@ pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod inspect;
 pub(crate) mod logs;
+mod names;
 pub(crate) mod network;
 mod network_flag;
 pub(crate) mod port;

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result, bail, ensure};
-use netcore::model::NetworkMode;
+use netcore::model::{LinkSpec, NetworkMode};
 use serde_json::{Map, Value, json};
 
 /// What was asked for on one network.
@@ -15,6 +15,7 @@ pub(crate) struct NetworkFlag {
     /// The network, or another mode.
     pub(crate) name: String,
     pub(crate) aliases: Vec<String>,
+    pub(crate) links: Vec<String>,
     pub(crate) ip: Option<String>,
     pub(crate) ip6: Option<String>,
     pub(crate) mac: Option<String>,
@@ -42,6 +43,7 @@ impl NetworkFlag {
             own || self.aliases.is_empty(),
             "network-scoped aliases are only supported for user-defined networks"
         );
+        ensure!(own || self.links.is_empty(), "links are only supported for user-defined networks");
         Ok(json!({
             "IPAMConfig": {
                 "IPv4Address": self.ip.clone().unwrap_or_default(),
@@ -49,7 +51,7 @@ impl NetworkFlag {
                 "LinkLocalIPs": self.link_local,
             },
             "Aliases": self.aliases,
-            "Links": [],
+            "Links": self.links,
             "MacAddress": self.mac.clone().unwrap_or_default(),
             "GwPriority": self.gw_priority,
             "DriverOpts": self.driver_opts,
@@ -60,6 +62,10 @@ impl NetworkFlag {
         match key {
             "name" => value.clone_into(&mut self.name),
             "alias" => self.aliases.push(value.to_owned()),
+            "link" => {
+                value.parse::<LinkSpec>()?;
+                self.links.push(value.to_owned());
+            }
             "ip" => self.ip = Some(value.to_owned()),
             "ip6" => self.ip6 = Some(value.to_owned()),
             "mac-address" => self.mac = Some(value.to_owned()),
@@ -130,9 +136,10 @@ mod tests {
             assert_eq!(parse(plain).unwrap(), NetworkFlag::plain(plain.to_owned()));
         }
         let flag =
-            parse("NAME=Shop,alias=Web,alias=w2,ip=10.0.0.2,ip6=fd00::2,mac-address=02:42:00:00:00:01")
+            parse("NAME=Shop,alias=Web,alias=w2,link=db:d,link=x,ip=10.0.0.2,ip6=fd00::2,mac-address=02:42:00:00:00:01")
                 .unwrap();
         assert_eq!((flag.name.as_str(), flag.aliases.join(" ")), ("Shop", "Web w2".to_owned()));
+        assert_eq!(flag.settings().unwrap()["Links"], json!(["db:d", "x"]));
         assert_eq!((flag.ip.as_deref(), flag.ip6.as_deref()), (Some("10.0.0.2"), Some("fd00::2")));
         let option = r#"name=a,"driver-opt=com.docker.network.endpoint.sysctls=a=1,b=2",gw-priority=7"#;
         let flag = parse(option).unwrap();
@@ -143,6 +150,7 @@ mod tests {
             ("name=a,x=1", "invalid field key x"),
             ("ip=1.2.3.4", "network name/id is not specified"),
             ("name=a,driver-opt=x", "invalid key/value pair format in driver options"),
+            ("name=a,link=a:b:c", "bad format for links: a:b:c"),
             ("name=a,gw-priority=x", r#"invalid gw-priority "x""#),
         ];
         for (text, why) in cases {

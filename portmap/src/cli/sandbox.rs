@@ -14,6 +14,7 @@ use netcore::model::NetworkMode;
 use serde_json::{Map, Value, json};
 
 use super::env_file;
+use super::names::NameFlags;
 use super::network_flag::NetworkFlag;
 use super::ports::PortFlags;
 use crate::client::{Client, encode};
@@ -32,8 +33,8 @@ pub(crate) struct Flags {
 
     /// Connect to a network: bridge, host, none, container:NAME, or a network's name or id (may be given several times)
     ///
-    /// The long form sets more: name=NET,alias=NAME,ip=ADDR,ip6=ADDR,mac-address=MAC,link-local-ip=ADDR,driver-opt=K=V,
-    /// gw-priority=N.
+    /// The long form sets more: name=NET,alias=NAME,link=NAME:ALIAS,ip=ADDR,ip6=ADDR,mac-address=MAC,link-local-ip=ADDR,
+    /// driver-opt=K=V,gw-priority=N.
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Vec<String>,
 
@@ -59,6 +60,9 @@ pub(crate) struct Flags {
 
     #[command(flatten)]
     ports: PortFlags,
+
+    #[command(flatten)]
+    names: NameFlags,
 
     /// Hostname [default: the sandbox's short id]
     #[arg(short = 'h', long, value_name = "NAME")]
@@ -140,6 +144,7 @@ impl Flags {
     /// The body of the request to create it.
     fn request(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Value> {
         // In Docker's order, as far as its command line checks it.
+        let mut host = self.names.read()?;
         let (mode, endpoints) = self.networks()?;
         self.ports.check()?;
         if let Some(hostname) = &self.hostname {
@@ -151,6 +156,13 @@ impl Flags {
             labels.extend(env_file::read(file, &|_| Some(String::new()))?.iter().map(|l| key_value(l)));
         }
         labels.extend(self.label.iter().map(|label| key_value(label)));
+        host.extend([
+            ("PublishAllPorts".to_owned(), self.ports.publish_all.into()),
+            ("AutoRemove".to_owned(), self.rm.into()),
+            // Elsewhere they are what one network is asked for.
+            ("Links".to_owned(), if is_user_defined(&mode) { json!([]) } else { json!(self.names.link) }),
+            ("NetworkMode".to_owned(), mode.into()),
+        ]);
         Ok(json!({
             "Hostname": self.hostname.clone().unwrap_or_default(),
             "Domainname": self.domainname.clone().unwrap_or_default(),
@@ -163,11 +175,7 @@ impl Flags {
             "Netns": self.netns.as_deref().map(absolute_namespace).transpose()?.unwrap_or_default(),
             "Publish": self.ports.publish,
             "Expose": self.ports.expose,
-            "HostConfig": {
-                "NetworkMode": mode,
-                "PublishAllPorts": self.ports.publish_all,
-                "AutoRemove": self.rm,
-            },
+            "HostConfig": host,
             "NetworkingConfig": {"EndpointsConfig": endpoints},
         }))
     }
@@ -193,9 +201,7 @@ impl Flags {
         }
         // What isn't said of a network is said of the first.
         self.add_short_flags(&mut flags[0])?;
-        let is_user_defined =
-            |flag: &&NetworkFlag| flag.name.parse::<NetworkMode>().is_ok_and(|mode| mode.is_user_defined());
-        let own = flags.iter().filter(is_user_defined).count();
+        let own = flags.iter().filter(|flag| is_user_defined(&flag.name)).count();
         let mut endpoints = Map::new();
         for flag in &flags {
             ensure!(
@@ -232,6 +238,9 @@ impl Flags {
             Ok(())
         };
         extend(&mut first.aliases, &self.network_alias, "--network-alias and per-network alias")?;
+        let (on_it, beside) = (is_user_defined(&first.name), self.names.link.as_slice());
+        ensure!(first.links.is_empty() || beside.is_empty(), "{BOTH} --link and per-network links");
+        first.links.extend(beside.iter().filter(|_| on_it).cloned());
         add(&mut first.ip, &self.ip, "--ip and per-network IPv4 address")?;
         add(&mut first.ip6, &self.ip6, "--ip6 and per-network IPv6 address")?;
         add(&mut first.mac, &self.mac_address, "--mac-address and per-network MAC address")?;
@@ -287,6 +296,10 @@ fn is_hostname(text: &str) -> bool {
         !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.chars().all(inner)
     };
     text.len() <= LONGEST_HOSTNAME && text.split('.').all(is_label)
+}
+
+fn is_user_defined(network: &str) -> bool {
+    network.parse::<NetworkMode>().is_ok_and(|mode| mode.is_user_defined())
 }
 
 fn key_value(text: &str) -> (String, String) {

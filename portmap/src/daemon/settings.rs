@@ -9,11 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use netcore::controller::{BridgeDevice, Config, DefaultBridge};
+use netcore::names::resolv_conf::{DnsOptions, parse_search, parse_server};
 use serde_json::{Map, Value};
 
 use crate::{client, userland_proxy};
@@ -59,6 +61,12 @@ enum Kind {
     Options,
 }
 
+/// dockerd's keys for what `host-gateway` stands for: one address in older files, one of each family in newer ones.
+const HOST_GATEWAY: &str = "host-gateway-ip";
+const HOST_GATEWAYS: &str = "host-gateway-ips";
+/// RFC 2181, section 8.
+const LONGEST_TTL: u32 = i32::MAX.unsigned_abs();
+
 /// Every key there is.
 const KEYS: &[(&str, Kind)] = &[
     ("allow-direct-routing", Kind::Switch),
@@ -72,11 +80,17 @@ const KEYS: &[(&str, Kind)] = &[
     ("default-gateway", Kind::Text),
     ("default-gateway-v6", Kind::Text),
     ("default-network-opts", Kind::Options),
+    ("dns", Kind::Texts),
+    ("dns-opts", Kind::Texts),
+    ("dns-search", Kind::Texts),
+    ("dns-ttl", Kind::Number),
     ("exec-root", Kind::Text),
     ("firewall-backend", Kind::Text),
     ("fixed-cidr", Kind::Text),
     ("fixed-cidr-v6", Kind::Text),
     ("group", Kind::Text),
+    (HOST_GATEWAY, Kind::Text),
+    (HOST_GATEWAYS, Kind::Texts),
     ("hosts", Kind::Texts),
     ("icc", Kind::Switch),
     ("ip", Kind::Text),
@@ -85,10 +99,12 @@ const KEYS: &[(&str, Kind)] = &[
     ("ip6tables", Kind::Switch),
     ("iptables", Kind::Switch),
     ("ipv6", Kind::Switch),
+    ("link-env", Kind::Switch),
     ("log-format", Kind::Text),
     ("log-level", Kind::Text),
     ("mtu", Kind::Number),
     ("pidfile", Kind::Text),
+    ("resolv-conf", Kind::Text),
     ("userland-proxy", Kind::Switch),
     ("userland-proxy-path", Kind::Text),
 ];
@@ -217,12 +233,50 @@ fn controller(given: &Given) -> Result<Config> {
         userland_proxy_path: path_of_proxy(given)?.unwrap_or(standard.userland_proxy_path),
         allow_direct_routing: on("allow-direct-routing", standard.allow_direct_routing)?,
         accept_mark: parsed(given, "bridge-accept-fwmark")?,
-        dns: standard.dns,
-        dns_ttl: standard.dns_ttl,
-        resolv_conf: standard.resolv_conf,
-        host_gateways: standard.host_gateways,
-        link_env: standard.link_env,
+        dns: dns(given)?,
+        dns_ttl: dns_ttl(given)?.unwrap_or(standard.dns_ttl),
+        resolv_conf: path(given, "resolv-conf")?,
+        host_gateways: host_gateways(given)?,
+        link_env: on("link-env", standard.link_env)?,
     })
+}
+
+fn dns(given: &Given) -> Result<DnsOptions> {
+    Ok(DnsOptions {
+        servers: each(given, "dns", "dns", parse_server)?,
+        search: each(given, "dns-search", "dns-search", parse_search)?,
+        options: given.get("dns-opts").cloned().unwrap_or_default(),
+    })
+}
+
+fn dns_ttl(given: &Given) -> Result<Option<u32>> {
+    let ttl = parsed(given, "dns-ttl")?;
+    ensure!(
+        ttl.is_none_or(|ttl| ttl <= LONGEST_TTL),
+        "invalid argument \"{}\" for \"--dns-ttl\" flag: no more than {LONGEST_TTL} seconds are possible",
+        ttl.unwrap_or_default()
+    );
+    Ok(ttl)
+}
+
+/// At most one address of each family.
+fn host_gateways(given: &Given) -> Result<Vec<IpAddr>> {
+    let gateways = each(given, HOST_GATEWAYS, HOST_GATEWAY, parse_server)?;
+    for (family, is_of) in [("IPv4", IpAddr::is_ipv4 as fn(&IpAddr) -> bool), ("IPv6", IpAddr::is_ipv6)] {
+        let several = gateways.iter().filter(|ip| is_of(ip)).count() > 1;
+        ensure!(!several, "only one {family} host gateway IP address can be specified");
+    }
+    Ok(gateways)
+}
+
+fn each<T, E: Display>(
+    given: &Given,
+    key: &str,
+    flag: &str,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>> {
+    let texts = given.get(key).into_iter().flatten();
+    texts.map(|text| read(text).map_err(|error| invalid(flag, text, &error))).collect()
 }
 
 fn path_of_proxy(given: &Given) -> Result<Option<PathBuf>> {
@@ -314,7 +368,11 @@ fn parsed<T: FromStr<Err: Display>>(given: &Given, key: &str) -> Result<Option<T
 }
 
 fn parse<T: FromStr<Err: Display>>(key: &str, text: &str) -> Result<T> {
-    text.parse().map_err(|error| anyhow!("invalid argument {text:?} for \"--{key}\" flag: {error}"))
+    text.parse().map_err(|error| invalid(key, text, &error))
+}
+
+fn invalid(flag: &str, text: &str, why: &dyn Display) -> anyhow::Error {
+    anyhow!("invalid argument {text:?} for \"--{flag}\" flag: {why}")
 }
 
 /// Reads the file's text. An empty one says nothing.
@@ -335,6 +393,10 @@ fn parse_file(text: &str) -> Result<Given> {
         let Some((key, kind)) = known(key) else { continue };
         let texts = texts(*kind, value).with_context(|| format!("invalid value {value} for {key}"))?;
         given.insert(key, texts);
+    }
+    if let Some(one) = given.remove(HOST_GATEWAY).filter(|texts| texts.iter().any(|text| !text.is_empty())) {
+        let only = given.insert(HOST_GATEWAYS, one).is_none();
+        ensure!(only, "{HOST_GATEWAY} and {HOST_GATEWAYS} can't both be set");
     }
     Ok(given)
 }

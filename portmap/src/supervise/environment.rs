@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Ours, with what the sandbox is called and what was asked for. A name alone takes a variable away.
+/// Ours, with what the sandbox is called, and then `asked`: what its links say, and what was asked for. Of equal names the last
+/// counts. A name alone takes a variable away.
 pub(crate) fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     hostname: &str,
@@ -41,6 +42,9 @@ mod tests {
         assert_eq!(show(environment(ours(), "web", "", &[])), "A=1 B=2 HOSTNAME=web");
         assert_eq!(show(environment(ours(), "web", "lan", &[])), "A=1 B=2 HOSTNAME=web.lan");
         assert_eq!(show(environment(ours(), "", "", &asked(&["A=x=y", "B"]))), "A=x=y HOSTNAME=here");
+        let linked = ["A=link", "DB_PORT=tcp://172.17.0.2:3306", "A=own"];
+        let want = "A=own B=2 DB_PORT=tcp://172.17.0.2:3306 HOSTNAME=web";
+        assert_eq!(show(environment(ours(), "web", "", &asked(&linked))), want);
         assert_eq!(
             show(environment(ours(), "web", "", &asked(&["HOSTNAME=", "C="]))),
             "A=1 B=2 C= HOSTNAME="

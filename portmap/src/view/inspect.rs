@@ -20,7 +20,7 @@ use super::time;
 pub(crate) struct Types {
     /// Members with other names: path, JSON name, Go name.
     pub(crate) renamed: &'static [(&'static str, &'static str, &'static str)],
-    /// Members that the JSON leaves out when they are empty: path, Go name.
+    /// Members that the JSON leaves out, or has as null, when they are empty: path, Go name.
     pub(crate) left_out: &'static [(&'static str, &'static str, Empty)],
     /// Paths of times, which Go prints in its own way.
     pub(crate) times: &'static [&'static str],
@@ -218,8 +218,13 @@ impl<'de> Visitor<'de> for Part<'_> {
             values.insert(self.go_name(&key).into(), value);
         }
         for (path, name, empty) in self.types.left_out {
-            if self.is(path) {
-                values.entry((*name).into()).or_insert_with(|| empty.value());
+            if !self.is(path) {
+                continue;
+            }
+            let value = values.entry((*name).into()).or_insert_with(|| empty.value());
+            if matches!(value, Value::Nil) {
+                *value = empty.value();
+                self.texts.extend(address(value).map(|address| (address, "null".to_owned())));
             }
         }
         let text = format!("{{{}}}", texts.join(","));

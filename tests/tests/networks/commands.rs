@@ -28,8 +28,11 @@ fn variables_come_from_flags_files_and_the_caller() {
     assert!(kept.contains(r#""FILE=from file""#) && kept.contains(r#""BOTH=flag""#), "{kept}");
     std::fs::write(file, "two words=x\n").unwrap();
     for (flags, want) in [
-        (&["--env-file", file][..], "variable 'two words' contains whitespaces"),
-        (&["--env-file", "/nowhere"], "/nowhere"),
+        (
+            &["--env-file", file][..],
+            &*format!("invalid env file ({file}): variable 'two words' contains whitespaces"),
+        ),
+        (&["--env-file", "/nowhere"], "open /nowhere: no such file or directory"),
         (&["-e", "=x"], "invalid environment variable: =x"),
     ] {
         let (status, said) = lab.fails(&[&["run"], flags, &["--", "true"]].concat());

@@ -2,6 +2,7 @@
 //! to fail once.
 
 use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,9 +10,9 @@ use ipnet::IpNet;
 
 use crate::controller::open::Parts;
 use crate::controller::{Config, Controller, ControllerError, NetworkRequest, SandboxConfigRequest, host};
-use crate::firewall::{BackendChoice, ToolError, Tools};
+use crate::firewall::{Backend, BackendChoice, ToolError, Tools};
 use crate::ipam::{PoolStatus, SubnetSpec};
-use crate::kernel::{Kernel, KernelError, LinkFacts};
+use crate::kernel::{Kernel, KernelError, LinkFacts, NameSockets};
 use crate::model::*;
 use crate::plan::{Key, Object, Step, Veth};
 use crate::store::StoreError;
@@ -147,6 +148,15 @@ impl Kernel for Fake {
 
     fn announce(&self, veth: &Veth) {
         self.state().announced.push(veth.name.clone());
+    }
+
+    /// Sockets of this machine's loopback, as there is no namespace.
+    fn name_sockets(&self, _: &Path, _: Option<Backend>) -> Result<NameSockets, KernelError> {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        udp.set_nonblocking(true).unwrap();
+        tcp.set_nonblocking(true).unwrap();
+        Ok(NameSockets { udp, tcp })
     }
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::super::facts::{BridgeNetwork, Facts, Family, GatewayMode};
-use super::super::ports::{OpenPort, PortRule, Translation};
+use super::super::ports::{LinkPort, OpenPort, PortRule, Translation};
 use crate::publish::PortRange;
 
 /// A set or map of the table.
@@ -37,6 +37,8 @@ pub(super) enum Set {
     Dnat(Family, Key),
     /// Ports of containers that may be reached: one each, or ranges.
     Open(Family, bool),
+    /// The same, of one container from another.
+    Link(Family, bool),
 }
 
 /// By what a packet to the host is looked up.
@@ -82,7 +84,8 @@ impl Set {
                 let own = Key::ALL.map(|key| Self::Own(family, key));
                 let dnat = Key::ALL.map(|key| Self::Dnat(family, key));
                 let open = [false, true].map(|range| Self::Open(family, range));
-                networks.into_iter().chain(own).chain(dnat).chain(open)
+                let link = [false, true].map(|range| Self::Link(family, range));
+                networks.into_iter().chain(own).chain(dnat).chain(open).chain(link)
             },
         ))
     }
@@ -105,6 +108,7 @@ impl Set {
             Self::Own(family, key) => of(&format!("own{}", key.name()), family),
             Self::Dnat(family, key) => of(&format!("dnat{}", key.name()), family),
             Self::Open(family, range) => of(if range { "open_range" } else { "open" }, family),
+            Self::Link(family, range) => of(if range { "link_range" } else { "link" }, family),
         }
     }
 
@@ -135,6 +139,9 @@ impl Set {
             }
             Self::Open(family, range) => {
                 (format!("{} . inet_proto . inet_service", address(family)), false, range)
+            }
+            Self::Link(family, range) => {
+                (format!("{0} . {0} . inet_proto . inet_service", address(family)), false, range)
             }
         }
     }
@@ -210,6 +217,10 @@ impl Elements {
                 PortRule::Open(OpenPort { target, proto, ports }) => {
                     let set = Set::Open(Family::of(*target), !ports.is_single());
                     self.add(set, format!("{target} . {proto} . {ports}"));
+                }
+                PortRule::Link(LinkPort { from, to, proto, ports }) => {
+                    let set = Set::Link(Family::of(*to), !ports.is_single());
+                    self.add(set, format!("{from} . {to} . {proto} . {ports}"));
                 }
             }
         }

@@ -94,6 +94,7 @@ pub(super) fn sandbox(n: u8, name: &str) -> Sandbox {
             started: Timestamp::from_nanos(2),
             netns: Some("/run/portmap/netns/x".into()),
             supervisor: Some(ProcessId { pid: 4710, start_ticks: 3 }),
+            resolver: false,
         }),
     }
 }
@@ -106,6 +107,7 @@ fn settings() -> EndpointSettings {
         link_local: vec!["169.254.34.68".parse().unwrap()],
         mac: Some("02:42:ac:16:05:09".parse().unwrap()),
         links: vec!["db:database".parse().unwrap()],
+        link_targets: [("database".into(), SandboxId::from_random([7; 32]))].into(),
         gw_priority: -3,
         driver_opts: map(&[("k", "v")]),
     }

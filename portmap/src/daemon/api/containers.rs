@@ -13,7 +13,7 @@ use netcore::model::SandboxState;
 use regex_lite::Regex;
 
 pub(super) use self::view::log_path;
-use self::view::{Inspected, Listed, Places};
+use self::view::{Inspected, LinkNames, Listed, Places};
 use super::filters::Filters;
 use super::ports::PortFilter;
 use super::query::Params;
@@ -58,13 +58,15 @@ async fn list(extract::State(state): Daemon, version: Version, params: Params) -
         views.sort_by_key(|view| std::cmp::Reverse((view.sandbox.created, view.sandbox.id)));
         let bounds = Bounds::of(&filters, controller)?;
         let networks = network_ids(&filters, controller);
+        let link_names = LinkNames::of(&views);
         let mut shown = Vec::new();
         for view in &views {
-            let fits = wanted.has(view)
+            let names = link_names.names(view);
+            let fits = wanted.has(view, &names)
                 && bounds.hold(view)
                 && networks.as_ref().is_none_or(|ids| wanted_network(view, ids, &filters));
             if fits {
-                shown.push(Listed::of(view, &|id| state.network_label(id).name, version, now()));
+                shown.push(Listed::of(view, names, &|id| state.network_label(id).name, version, now()));
             }
             if limit > 0 && shown.len() == limit {
                 break;
@@ -75,7 +77,7 @@ async fn list(extract::State(state): Daemon, version: Version, params: Params) -
     shown.await.map(Json)
 }
 
-/// What the sandbox alone decides.
+/// What the sandbox decides, and what it is called.
 struct Wanted {
     filters: Filters,
     all: bool,
@@ -95,7 +97,7 @@ impl Wanted {
         Ok(Self { filters: filters.clone(), all, exited, ports: PortFilter::of(filters)? })
     }
 
-    fn has(&self, view: &SandboxView) -> bool {
+    fn has(&self, view: &SandboxView, names: &[String]) -> bool {
         let (filters, sandbox) = (&self.filters, &view.sandbox);
         let shown = self.all || matches!(sandbox.state, SandboxState::Running(_));
         let ended = match &sandbox.state {
@@ -106,10 +108,7 @@ impl Wanted {
             && (self.exited.is_empty() || ended)
             && filters.exact("status", sandbox.state.name())
             && filters.any("id", |id| sandbox.id.to_string().starts_with(id) || is_found(id, &sandbox.id.to_string()))
-            && filters.any("name", |name| {
-                let own = sandbox.config.name.as_str();
-                name.trim_start_matches('/') == own || is_found(name, own) || is_found(name, &format!("/{own}"))
-            })
+            && filters.any("name", |name| names.iter().any(|own| is_called(name, own)))
             && filters.labels("label", &sandbox.config.labels)
             && filters.exact("ancestor", IMAGE)
             // What no sandbox has, whatever its state.
@@ -118,6 +117,12 @@ impl Wanted {
             && filters.any("health", |health| health == "none")
             && filters.any("is-task", |task| matches!(task, "false" | "0"))
     }
+}
+
+/// Whether a name that begins with a slash fits, with it or without.
+fn is_called(wanted: &str, name: &str) -> bool {
+    let bare = name.trim_start_matches('/');
+    wanted.trim_start_matches('/') == bare || is_found(wanted, bare) || is_found(wanted, name)
 }
 
 fn is_found(pattern: &str, text: &str) -> bool {

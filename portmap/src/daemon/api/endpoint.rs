@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use netcore::dns;
 use netcore::model::{Endpoint, EndpointSettings, NetworkMode, Sandbox};
 use serde::Serialize;
 
@@ -110,10 +111,8 @@ fn address<T: std::str::FromStr>(text: &str, what: &str, wrong: &mut Vec<String>
 /// An endpoint of a sandbox, on a network of this name.
 pub(super) fn view(endpoint: &Endpoint, network: &str, sandbox: &Sandbox, version: Version) -> EndpointView {
     let asked = wanted(&endpoint.settings, network, sandbox, version);
-    let names = is_user_defined(network).then(|| {
-        let own = [endpoint.name.clone()].into_iter();
-        once_each(own.chain(endpoint.settings.aliases.iter().cloned()).chain([sandbox.id.short()]))
-    });
+    let names = is_user_defined(network)
+        .then(|| dns::names(&endpoint.name, &endpoint.settings.aliases, &sandbox.id, &sandbox.hostname()));
     let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
     EndpointView {
         network: endpoint.network.to_string(),

@@ -124,7 +124,9 @@ async fn every_gate_is_one() {
         inspected["NetworkSettings"]["Networks"][network].get(key).cloned()
     };
     assert_eq!(endpoint(43, "front", "DNSNames"), None);
-    assert_eq!(endpoint(44, "front", "DNSNames"), Some(json!(["web", "www", "88b5d2c3f1e0"])));
+    let names = json!(["web", "www", "88b5d2c3f1e0", "shop.example.com"]);
+    assert_eq!(endpoint(44, "front", "DNSNames"), Some(names));
+    assert_eq!(endpoint(24, "front", "Links"), Some(json!(["provider:giver"])));
     assert_eq!(endpoint(44, "bridge", "DNSNames"), Some(Value::Null));
     assert_eq!(endpoint(44, "front", "Aliases"), Some(json!(["www", "web", "88b5d2c3f1e0"])));
     assert_eq!(endpoint(45, "front", "Aliases"), Some(json!(["www", "web", "www"])));

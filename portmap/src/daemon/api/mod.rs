@@ -10,7 +10,7 @@
 //! | [`networks`] | `/networks…` |
 //! | [`containers`] | Docker's view of sandboxes: `/containers/json`, `/containers/{id}/json` |
 //! | [`sandboxes`] | what is done with sandboxes: `/portmap/sandboxes…`, and Docker's paths for the same |
-//! | [`ports`] | ports, in requests and answers of the above |
+//! | [`ports`], [`names`] | ports and names, in requests and answers of the above |
 //! | [`events`] | `/events` |
 //! | [`explain`] | `/portmap/explain/{what}` |
 //! | [`absent`] | Docker's other paths |

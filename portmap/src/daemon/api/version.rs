@@ -8,7 +8,7 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 
 use super::reply::Refusal;
-use super::{API_VERSION, MIN_API_VERSION, Result};
+use super::{API_VERSION, MIN_API_VERSION, Result, names};
 
 /// A version of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,14 +46,16 @@ impl<S: Sync> FromRequestParts<S> for Version {
     }
 }
 
-/// Takes the version off the path and keeps it with the request. `/networks/` becomes `/networks`.
+/// Takes the version off the path and keeps it with the request. `/networks/` becomes `/networks`, and the name that a link
+/// gives one part of the path.
 pub(super) fn strip(mut request: Request) -> Result<Request> {
     let path = request.uri().path();
     let (version, rest) = match split(path) {
         Some((text, rest)) => (checked(text)?, rest),
         None => (Version::own(), path),
     };
-    let rest = if rest == "/networks/" { "/networks" } else { rest };
+    let joined = names::joined(request.method(), rest);
+    let rest = if rest == "/networks/" { "/networks" } else { joined.as_deref().unwrap_or(rest) };
     if rest != path {
         let rest = match request.uri().query() {
             Some(query) => format!("{rest}?{query}"),
@@ -101,6 +103,7 @@ mod tests {
             ("/networks/", "1.51 /networks"),
             ("/v1.24/networks/", "1.24 /networks"),
             ("/v1.51/networks/a%2Fb", "1.51 /networks/a%2Fb"),
+            ("/v1.51/containers/blog/my_link/json?size=1", "1.51 /containers/blog%2Fmy_link/json?size=1"),
             ("/version", "1.51 /version"),
             ("/v1.51/v1.51/x", "1.51 /v1.51/x"),
             ("/v1.51", "1.51 /v1.51"),

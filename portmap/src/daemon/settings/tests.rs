@@ -35,6 +35,15 @@ fn flags_are_read_into_a_configuration() {
         ("userland-proxy-path", "/opt/proxy"),
         ("allow-direct-routing", "true"),
         ("bridge-accept-fwmark", "0x2/0xff"),
+        ("dns", "10.0.0.53"),
+        ("dns", "fd00::53"),
+        ("dns-search", "corp.example."),
+        ("dns-opts", "ndots:1"),
+        ("dns-ttl", "600"),
+        ("resolv-conf", "/etc/resolv.alt"),
+        ("host-gateway-ips", "192.0.2.1"),
+        ("host-gateway-ips", "2001:db8::1"),
+        ("link-env", "false"),
     ]))
     .unwrap();
     let config = &settings.controller;
@@ -49,6 +58,14 @@ fn flags_are_read_into_a_configuration() {
     assert_eq!(config.userland_proxy_path, Path::new("/opt/proxy"));
     assert!(config.allow_direct_routing);
     assert_eq!(config.accept_mark, Some(PacketMark { value: 2, mask: 0xff }));
+    let dns = DnsOptions {
+        servers: vec!["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()],
+        search: vec!["corp.example".to_owned()],
+        options: vec!["ndots:1".to_owned()],
+    };
+    assert_eq!((&config.dns, config.dns_ttl, config.link_env), (&dns, 600, false));
+    assert_eq!(config.resolv_conf.as_deref(), Some(Path::new("/etc/resolv.alt")));
+    assert_eq!(config.host_gateways, ["192.0.2.1", "2001:db8::1"].map(|ip| ip.parse::<IpAddr>().unwrap()));
     assert_eq!(settings.hosts, [Path::new("/tmp/a.sock"), Path::new("/tmp/b.sock")]);
     assert_eq!(settings.pidfile, Path::new("/e/portmap.pid"));
     assert_eq!((settings.level, settings.json_logs), (Level::Warn, true));
@@ -94,6 +111,23 @@ fn what_makes_no_sense_is_refused_by_name() {
             "invalid argument \"x\" for \"--bridge-accept-fwmark\" flag: invalid firewall mark \"x\": VALUE or \
              VALUE/MASK, of 32 bits each, is needed",
         ),
+        ("dns", "x", "invalid argument \"x\" for \"--dns\" flag: IP address is not correctly formatted: x"),
+        (
+            "dns-search",
+            "a_b",
+            "invalid argument \"a_b\" for \"--dns-search\" flag: a_b is not a valid domain",
+        ),
+        ("dns-ttl", "-1", "invalid argument \"-1\" for \"--dns-ttl\" flag: invalid digit found in string"),
+        (
+            "dns-ttl",
+            "2147483648",
+            "invalid argument \"2147483648\" for \"--dns-ttl\" flag: no more than 2147483647 seconds are possible",
+        ),
+        (
+            "host-gateway-ips",
+            "here",
+            "invalid argument \"here\" for \"--host-gateway-ip\" flag: IP address is not correctly formatted: here",
+        ),
         ("default-network-opts", "x", "invalid default network option \"x\": DRIVER=KEY=VALUE is needed"),
     ];
     for (key, value, want) in cases {
@@ -102,10 +136,32 @@ fn what_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
+fn the_host_is_one_address_of_each_family() {
+    let read = |pairs: &[(&'static str, &str)]| {
+        let settings = Settings::of(&given(pairs)).map_err(|error| error.to_string())?;
+        Ok::<_, String>(settings.controller.host_gateways.len())
+    };
+    let (one, other) = (("host-gateway-ips", "192.0.2.1"), ("host-gateway-ips", "2001:db8::1"));
+    assert_eq!(read(&[other, one]), Ok(2));
+    let several = |family: &str| Err(format!("only one {family} host gateway IP address can be specified"));
+    assert_eq!(read(&[one, other, one]), several("IPv4"));
+    assert_eq!(read(&[other, one, other]), several("IPv6"));
+
+    let old = parse_file(r#"{"host-gateway-ip": "192.0.2.1"}"#).unwrap();
+    assert_eq!(old, given(&[one]));
+    assert_eq!(parse_file(r#"{"host-gateway-ips": ["192.0.2.1"], "host-gateway-ip": ""}"#).unwrap(), old);
+    assert!(refuse_conflicts(&given(&[other]), &old).is_err(), "whichever key the file has");
+    let both = parse_file(r#"{"host-gateway-ips": ["192.0.2.1"], "host-gateway-ip": "192.0.2.1"}"#);
+    assert_eq!(both.unwrap_err().to_string(), "host-gateway-ip and host-gateway-ips can't both be set");
+}
+
+#[test]
 fn the_file_says_the_same_in_json() {
     let file = parse_file(
         r#"{"icc": false, "mtu": 1400, "bip": "10.1.0.1/24", "hosts": ["unix:///a", "unix:///b"],
             "default-address-pools": [{"base": "10.10.0.0/16", "size": 24}],
+            "dns": ["10.0.0.53"], "dns-search": ["."], "dns-opts": ["rotate", "ndots:1"], "dns-ttl": 0,
+            "resolv-conf": "/etc/resolv.alt", "link-env": false,
             "default-network-opts": {"bridge": {"k": "v=w"}}}"#,
     )
     .unwrap();
@@ -119,6 +175,13 @@ fn the_file_says_the_same_in_json() {
             ("hosts", "unix:///b"),
             ("default-address-pools", "base=10.10.0.0/16,size=24"),
             ("default-network-opts", "bridge=k=v=w"),
+            ("dns", "10.0.0.53"),
+            ("dns-search", "."),
+            ("dns-opts", "rotate"),
+            ("dns-opts", "ndots:1"),
+            ("dns-ttl", "0"),
+            ("resolv-conf", "/etc/resolv.alt"),
+            ("link-env", "false"),
         ])
     );
     assert_eq!(parse_file(" \n").unwrap(), Given::new());

@@ -6,12 +6,13 @@ const TYPES: Types = Types {
         ("IPAM.Config.*", "Gateway", Empty::Text),
         ("", "Peers", Empty::List),
         ("", "Services", Empty::Map),
+        ("", "Links", Empty::List),
     ],
     times: &["Created"],
 };
 
 const WEB: &str = r#"{"Name":"web","Id":"01","Created":"2026-08-01T10:00:00.12Z",
- "IPAM":{"Options":{},"Config":[{"Subnet":"10.0.0.0/8","IPRange":"10.0.0.0/9"},{"Subnet":"fd00::/64","Gateway":"fd00::1"}]},"Labels":{"Id":"<x>"},"N":1.5}
+ "IPAM":{"Options":{},"Config":[{"Subnet":"10.0.0.0/8","IPRange":"10.0.0.0/9"},{"Subnet":"fd00::/64","Gateway":"fd00::1"}]},"Labels":{"Id":"<x>"},"N":1.5,"Links":null}
 "#;
 
 fn inspect(format: Option<&str>, objects: &[&str]) -> Result<String, String> {
@@ -26,7 +27,7 @@ fn inspect(format: Option<&str>, objects: &[&str]) -> Result<String, String> {
 fn json_is_as_the_daemon_sent_it() {
     let compact = "{\"Name\":\"web\",\"Id\":\"01\",\"Created\":\"2026-08-01T10:00:00.12Z\",\"IPAM\":{\"Options\":{},\
                    \"Config\":[{\"Subnet\":\"10.0.0.0/8\",\"IPRange\":\"10.0.0.0/9\"},{\"Subnet\":\"fd00::/64\",\
-                   \"Gateway\":\"fd00::1\"}]},\"Labels\":{\"Id\":\"<x>\"},\"N\":1.5}";
+                   \"Gateway\":\"fd00::1\"}]},\"Labels\":{\"Id\":\"<x>\"},\"N\":1.5,\"Links\":null}";
     assert_eq!(inspect(Some("json"), &[WEB, "{}"]).unwrap(), format!("[{compact},{{}}]\n"));
     assert_eq!(inspect(Some("{{json .}}"), &[WEB]).unwrap(), format!("{compact}\n"));
     let indented = "[\n    {\n        \"b\": {},\n        \"a\": [\n            1\n        ]\n    }\n]\n";
@@ -49,6 +50,7 @@ fn templates_see_gos_types_and_else_the_json() {
         ("{{json (index .IPAM.Config 0)}}", r#"{"Subnet":"10.0.0.0/8","IPRange":"10.0.0.0/9"}"#),
         ("{{.Created}} {{json .Created}}", r#"2026-08-01 10:00:00.12 +0000 UTC "2026-08-01T10:00:00.12Z""#),
         ("{{len .Peers}} {{.Services}} {{json .N}}", "0 map[] 1.5"),
+        ("{{.Links}} {{len .Links}} {{range .Links}}x{{end}} {{json .Links}}", "[] 0  null"),
         (r"\n\t", r"\n\t"),
     ];
     for (template, want) in cases {

@@ -1,7 +1,9 @@
+use netcore::controller::LinkView;
 use netcore::model::{
     Endpoint, EndpointSettings, Exited, NetworkId, NetworkMode, PortsConfig, ProcessConfig, Running, Sandbox,
-    SandboxConfig, Timestamp,
+    SandboxConfig, SandboxName, Timestamp,
 };
+use netcore::names::resolv_conf::DnsOptions;
 
 use super::*;
 use crate::daemon::api::ports::tests::publication;
@@ -11,7 +13,7 @@ pub(in crate::daemon::api) fn view(state: SandboxState) -> SandboxView {
         id: "88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4".parse().unwrap(),
         created: Timestamp::from_nanos(1_785_578_400_000_000_000),
         config: SandboxConfig {
-            dns: netcore::names::resolv_conf::DnsOptions::default(),
+            dns: DnsOptions::default(),
             extra_hosts: Vec::new(),
             ports: PortsConfig::default(),
             name: "web".parse().unwrap(),
@@ -40,6 +42,7 @@ pub(in crate::daemon::api) fn running() -> SandboxState {
         started: Timestamp::from_nanos(1_785_578_401_000_000_000),
         netns: Some("/run/portmap/netns/88b5d2c3f1e0".into()),
         supervisor: None,
+        resolver: false,
     })
 }
 
@@ -70,12 +73,34 @@ pub(in crate::daemon::api) fn endpoint(network: &str, address: &str, aliases: &[
     }
 }
 
+/// Its own name, and one that a link gives it.
+fn names(view: &SandboxView) -> Vec<String> {
+    let mut other = view.clone();
+    other.sandbox.config.name = "blog".parse().unwrap();
+    other.links = vec![link(&view.sandbox.config.name, "my_link")];
+    LinkNames::of(&[other]).names(view)
+}
+
+fn link(provider: &SandboxName, alias: &str) -> LinkView {
+    LinkView { provider: provider.clone(), alias: alias.to_owned() }
+}
+
 /// What a client of this version gets of a sandbox on the default bridge and on another network.
 pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, String)> {
     let now = Timestamp::from_nanos(1_785_578_701_000_000_000);
     let mut view = view(running());
     view.endpoints =
         vec![endpoint("a", "172.17.0.2/16", &[]), endpoint("b", "172.21.5.2/16", &["www", "web", "www"])];
+    view.sandbox.config.hostname = Some("shop.example.com".to_owned());
+    view.sandbox.config.dns = DnsOptions {
+        servers: vec!["10.0.0.53".parse().unwrap(), "fd00::53".parse().unwrap()],
+        search: vec!["example.com".to_owned()],
+        options: vec!["ndots:1".to_owned()],
+    };
+    view.sandbox.config.extra_hosts =
+        vec!["db:10.0.0.5".parse().unwrap(), "me=host-gateway".parse().unwrap()];
+    view.links = vec![link(&"mysql_db".parse().unwrap(), "db"), link(&"cache".parse().unwrap(), "c")];
+    view.endpoints[1].settings.links = vec!["provider:giver".parse().unwrap()];
     let ports = &mut view.sandbox.config.ports;
     ports.publish = vec!["8080:80".parse().unwrap(), "7000-7001:7000-7001/udp".parse().unwrap()];
     ports.expose = vec!["443".parse().unwrap()];
@@ -88,7 +113,7 @@ pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, 
     vec![
         (
             "GET /containers/json",
-            serde_json::to_string_pretty(&[Listed::of(&view, &name, version, now)]).unwrap(),
+            serde_json::to_string_pretty(&[Listed::of(&view, names(&view), &name, version, now)]).unwrap(),
         ),
         (
             "GET /containers/web/json",
@@ -100,11 +125,12 @@ pub(in crate::daemon::api) fn documents(version: Version) -> Vec<(&'static str, 
 #[test]
 fn a_line_of_ps_is_shown_as_dockerd_does() {
     let now = Timestamp::from_nanos(1_785_578_701_000_000_000);
-    let listed = Listed::of(&view(running()), &|_| "bridge".to_owned(), Version::own(), now);
+    let view = view(running());
+    let listed = Listed::of(&view, names(&view), &|_| "bridge".to_owned(), Version::own(), now);
     let shown = serde_json::to_string(&listed).unwrap();
     assert!(
         shown.starts_with(concat!(
-            r#"{"Id":"88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4","Names":["/web"],"Image":"host","ImageID":"","#,
+            r#"{"Id":"88b5d2c3f1e04a0ea8d1c3f6b7e5a49f7d0c2b1a0f9e8d7c6b5a4938271605f4","Names":["/web","/blog/my_link"],"Image":"host","ImageID":"","#,
             r#""Command":"python3 -m","Created":1785578400,"Ports":[],"Labels":{"team":"a"},"State":"running","#,
             r#""Status":"Up 5 minutes","HostConfig":{"NetworkMode":"bridge"},"NetworkSettings":{"Networks":{"bridge":{"IPAMConfig":null,"#,
         )),
@@ -125,17 +151,19 @@ fn filters_decide_which_are_shown() {
         (r#"{"name":["/web"]}"#, true, true, true),
         (r#"{"name":["^/we"]}"#, true, true, true),
         (r#"{"name":["db"]}"#, true, false, false),
+        (r#"{"name":["blog/my_link"]}"#, true, true, true),
+        (r#"{"name":["my_"]}"#, true, true, true),
         (r#"{"id":["88b5"]}"#, true, true, true),
         (r#"{"label":["team=a"]}"#, true, true, true),
         (r#"{"publish":["80"]}"#, true, false, false),
     ];
+    let has = |wanted: &Wanted, state| {
+        let view = view(state);
+        wanted.has(&view, &names(&view))
+    };
     for (text, all, runs, ended) in cases {
         let wanted = Wanted::of(&Filters::for_test(text), all).unwrap();
-        assert_eq!(
-            (wanted.has(&view(running())), wanted.has(&view(exited(3)))),
-            (runs, ended),
-            "{text} {all}"
-        );
+        assert_eq!((has(&wanted, running()), has(&wanted, exited(3))), (runs, ended), "{text} {all}");
     }
     let odd = Wanted::of(&Filters::for_test(r#"{"status":["x"]}"#), true).err().unwrap();
     assert_eq!(odd.shown(), "400 invalid filter 'status=x'");
@@ -152,6 +180,10 @@ fn what_runs_is_inspected_with_its_process() {
     assert_eq!(runs["State"]["Pid"], 4711);
     assert_eq!((&runs["Path"], &runs["Args"][0]), (&"python3".into(), &"-m".into()));
     assert_eq!(runs["Config"]["Hostname"], "88b5d2c3f1e0");
+    let host = &runs["HostConfig"];
+    assert_eq!([&host["Dns"], &host["DnsSearch"], &host["DnsOptions"]], [&serde_json::json!([]); 3]);
+    assert!(host["ExtraHosts"].is_null() && host["Links"].is_null());
+    assert!(runs["HostsPath"].as_str().unwrap().ends_with("/hosts"));
     assert_eq!(runs["NetworkSettings"]["SandboxKey"], "/run/portmap/netns/88b5d2c3f1e0");
     assert_eq!(runs["NetworkSettings"]["Networks"]["bridge"].get("DNSNames"), None, "that is new in 1.44");
     let ended = of(exited(3));

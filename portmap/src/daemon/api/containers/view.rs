@@ -1,9 +1,10 @@
 //! Sandboxes as answers show them, field by field as dockerd does with containers.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use netcore::controller::{Config, SandboxView};
+use netcore::controller::{Config, LinkView, SandboxView};
 use netcore::model::{NetworkId, NetworkMode, Sandbox, SandboxId, SandboxState, Timestamp};
 use serde::Serialize;
 
@@ -27,7 +28,7 @@ type Empty = BTreeMap<String, String>;
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Listed {
     id: String,
-    names: [String; 1],
+    names: Vec<String>,
     image: &'static str,
     #[serde(rename = "ImageID")]
     image_id: &'static str,
@@ -55,11 +56,18 @@ struct ListedNetworks {
 }
 
 impl Listed {
-    pub(super) fn of(view: &SandboxView, name: Naming<'_>, version: Version, now: Timestamp) -> Self {
+    /// `names` are all that it has, its own and those that links give it.
+    pub(super) fn of(
+        view: &SandboxView,
+        names: Vec<String>,
+        name: Naming<'_>,
+        version: Version,
+        now: Timestamp,
+    ) -> Self {
         let sandbox = &view.sandbox;
         Self {
             id: sandbox.id.to_string(),
-            names: [format!("/{}", sandbox.config.name)],
+            names,
             image: IMAGE,
             image_id: "",
             command: sandbox.config.process.command.join(" "),
@@ -73,6 +81,35 @@ impl Listed {
             mounts: [],
         }
     }
+}
+
+/// What links call sandboxes, by the sandboxes' own names: `/consumer/alias`.
+#[derive(Debug, Default)]
+pub(super) struct LinkNames<'a>(BTreeMap<&'a str, Vec<String>>);
+
+impl<'a> LinkNames<'a> {
+    pub(super) fn of(views: &'a [SandboxView]) -> Self {
+        let mut names: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for view in views {
+            for link in &view.links {
+                names.entry(link.provider.as_str()).or_default().push(link_name(view, link));
+            }
+        }
+        names.values_mut().for_each(|names| names.sort_unstable());
+        Self(names)
+    }
+
+    /// All names of a sandbox, its own first.
+    pub(super) fn names(&self, view: &SandboxView) -> Vec<String> {
+        let own = view.sandbox.config.name.as_str();
+        let links = self.0.get(own).into_iter().flatten().cloned();
+        [format!("/{own}")].into_iter().chain(links).collect()
+    }
+}
+
+/// What a link of this sandbox calls the other one.
+fn link_name(view: &SandboxView, link: &LinkView) -> String {
+    format!("/{}/{}", view.sandbox.config.name, link.alias)
 }
 
 /// The networks it is on; for one that doesn't run, those it is to be on.
@@ -167,11 +204,12 @@ struct HostConfig {
     network_mode: String,
     port_bindings: BTreeMap<String, Vec<Binding>>,
     publish_all_ports: bool,
-    dns: [(); 0],
-    dns_options: [(); 0],
-    dns_search: [(); 0],
-    extra_hosts: Option<()>,
-    links: Option<()>,
+    dns: Vec<IpAddr>,
+    dns_options: Vec<String>,
+    dns_search: Vec<String>,
+    extra_hosts: Option<Vec<String>>,
+    /// `/provider:/consumer/alias`, as the two are called now.
+    links: Option<Vec<String>>,
     auto_remove: bool,
     restart_policy: RestartPolicy,
     log_config: LogConfig,
@@ -257,8 +295,10 @@ impl Inspected {
     pub(super) fn of(view: &SandboxView, places: &Places, name: Naming<'_>, version: Version) -> Self {
         let sandbox = &view.sandbox;
         let mut command = sandbox.config.process.command.iter().cloned();
+        // Who shares a stack has the files of whom it is shared with.
+        let has_files = !matches!(sandbox.config.mode, NetworkMode::Container(_));
         let run = |file: &str| match &sandbox.state {
-            SandboxState::Running(_) => places.run.join(file).display().to_string(),
+            SandboxState::Running(_) if has_files => places.run.join(file).display().to_string(),
             _ => String::new(),
         };
         Self {
@@ -280,7 +320,7 @@ impl Inspected {
             process_label: "",
             app_armor_profile: "",
             exec_ids: None,
-            host_config: HostConfig::of(sandbox),
+            host_config: HostConfig::of(view),
             graph_driver: GraphDriver { data: None, name: "none" },
             mounts: [],
             config: ConfigView::of(sandbox),
@@ -323,22 +363,32 @@ impl StateView {
 }
 
 impl HostConfig {
-    fn of(sandbox: &Sandbox) -> Self {
+    fn of(view: &SandboxView) -> Self {
+        let sandbox = &view.sandbox;
+        let dns = &sandbox.config.dns;
+        let hosts = sandbox.config.extra_hosts.iter().map(ToString::to_string);
+        let links = view.links.iter().map(|link| format!("/{}:{}", link.provider, link_name(view, link)));
         Self {
             network_mode: sandbox.config.mode.as_text().into_owned(),
             port_bindings: ports::bindings(&sandbox.config.ports),
             publish_all_ports: sandbox.config.ports.publish_all,
-            dns: [],
-            dns_options: [],
-            dns_search: [],
-            extra_hosts: None,
-            links: None,
+            dns: dns.servers.clone(),
+            dns_options: dns.options.clone(),
+            dns_search: dns.search.clone(),
+            extra_hosts: some(hosts),
+            links: some(links),
             auto_remove: sandbox.config.auto_remove,
             restart_policy: RestartPolicy { name: "no", maximum_retry_count: 0 },
             log_config: LogConfig { r#type: "json-file", config: Empty::new() },
             netns: sandbox.config.netns.as_ref().map(|path| path.display().to_string()),
         }
     }
+}
+
+/// Docker's `null` for none.
+fn some(texts: impl Iterator<Item = String>) -> Option<Vec<String>> {
+    let texts: Vec<String> = texts.collect();
+    (!texts.is_empty()).then_some(texts)
 }
 
 impl ConfigView {
