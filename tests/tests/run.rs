@@ -390,7 +390,10 @@ fn whoever_is_told_to_end_early_leaves_nothing_running() {
         home.run("ip", &["-br", "link", "show", "master", "portmap0"]).stdout.is_empty()
     });
     let pins = home.seen(home.path("run/netns").to_str().unwrap());
-    assert_eq!(fs::read_dir(pins).unwrap().count(), 0, "{}", daemon.stderr());
+    wait::until("end of their namespaces", || {
+        assert!(daemon.ended().is_none(), "the daemon has left: {}", daemon.stderr());
+        fs::read_dir(&pins).unwrap().count() == 0
+    });
 }
 
 #[test]

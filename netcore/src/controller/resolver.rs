@@ -67,6 +67,13 @@ impl Inner {
     pub(super) fn close_names(&self, sandbox: &Sandbox, attached: &[Attachment]) {
         self.leave_zones(attached.iter().map(|attachment| &attachment.endpoint));
         self.dns.end(sandbox.id);
+        // A namespace of ours goes with all that is in it.
+        if let Some(adopted) = &sandbox.config.netns
+            && resolver_of(sandbox).is_some()
+            && let Err(error) = self.kernel.remove_name_rules(adopted)
+        {
+            tracing::debug!(sandbox = %sandbox.config.name, %error, "rules of its embedded server are left behind");
+        }
     }
 
     /// Puts names back to what they were for a sandbox that couldn't be given these endpoints.

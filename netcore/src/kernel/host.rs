@@ -223,7 +223,19 @@ impl Kernel for HostKernel {
     fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError> {
         let work = self.work(format!("name server of namespace {}", namespace.display()));
         let namespace = self.namespace(&work, namespace)?;
-        work.run("make the sockets of", || netns::inside(&namespace, || resolver::make(backend)).flatten())
+        work.run("make the sockets of", || {
+            netns::inside(&namespace, || {
+                // That of a namespace that somebody else made may be down.
+                netns::loopback_up()?;
+                Ok::<_, Refusal>(resolver::make(backend)?)
+            })?
+        })
+    }
+
+    fn remove_name_rules(&self, namespace: &Path) -> Result<(), KernelError> {
+        let work = self.work(format!("name server of namespace {}", namespace.display()));
+        let namespace = self.namespace(&work, namespace)?;
+        work.run("remove the rules of", || netns::inside(&namespace, resolver::remove_rules).flatten())
     }
 }
 

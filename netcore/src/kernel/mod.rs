@@ -94,8 +94,14 @@ pub trait Kernel: Send + Sync {
     /// are on port 53 itself.
     ///
     /// # Errors
-    /// If there is no such namespace, its loopback interface is down, or neither rules nor port 53 can be had.
+    /// If there is no such namespace, or neither rules nor port 53 can be had.
     fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError>;
+
+    /// Takes away the rules that led to an embedded server, of a namespace that stays.
+    ///
+    /// # Errors
+    /// If there is no such namespace, or the rules can't be removed.
+    fn remove_name_rules(&self, namespace: &Path) -> Result<(), KernelError>;
 }
 
 /// An interface of the host.

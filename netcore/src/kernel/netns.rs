@@ -22,6 +22,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use rtnetlink::LinkUnspec;
 
+use super::error::Refusal;
 use super::host::Work;
 use super::netlink::{Request, Socket};
 use super::{HostKernel, KernelError, PidFd, sysctl};
@@ -93,10 +94,7 @@ pub(super) fn remove(kernel: &HostKernel, namespace: &Namespace) -> Result<(), K
 
 /// What each sandbox has, in the calling thread's namespace, and at last its pin.
 fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
-    work.run("set up the loopback interface of", || {
-        let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
-        Socket::open()?.batch(vec![Request::change(RouteNetlinkMessage::SetLink(up))])
-    })?;
+    work.run("set up the loopback interface of", loopback_up)?;
     let settings = work.kernel.procfs.get();
     for (key, value) in SETTINGS {
         work.run("set sysctls of", || {
@@ -108,6 +106,12 @@ fn furnish(work: &Work<'_>, path: &Path) -> Result<(), KernelError> {
         })?;
     }
     work.run("pin", || pin(Path::new(CURRENT), path))
+}
+
+/// Sets up the loopback interface of the calling thread's namespace.
+pub(super) fn loopback_up() -> Result<(), Refusal> {
+    let up = LinkUnspec::new_with_index(LOOPBACK).up().build();
+    Socket::open()?.batch(vec![Request::change(RouteNetlinkMessage::SetLink(up))])
 }
 
 /// The namespace of a process, if it still runs and isn't at home with us.

@@ -59,6 +59,16 @@ pub(super) fn make(backend: Option<Backend>) -> io::Result<NameSockets> {
     Ok(direct)
 }
 
+/// Takes the rules away from the calling thread's namespace, whichever backend they were made with.
+pub(super) fn remove_rules() -> io::Result<()> {
+    // Where nftables isn't to be had, nothing of it is left.
+    let removed = nftables::remove();
+    if has_legacy_table() || nftables::has_iptables_chain().unwrap_or(false) {
+        iptables::remove_iptables().map_err(io::Error::other)?;
+    }
+    removed
+}
+
 fn bind(port: u16) -> io::Result<NameSockets> {
     let udp = UdpSocket::bind((EMBEDDED, port))?;
     let tcp = TcpListener::bind((EMBEDDED, port))?;

@@ -66,8 +66,10 @@ fn a_hangup_repairs_what_somebody_broke() {
         home.run("ip", &["-4", "address", "show", "portmap0"]).stdout.contains("172.17.0.1/16")
     });
     assert!(home.listens(), "{}", daemon.stderr());
-    let ports = home.run("ip", &["-br", "link", "show", "master", "portmap0"]).ok();
-    assert_eq!(ports.lines().count(), 1, "{ports}");
+    // The sandbox's interface comes after its bridge.
+    wait::until("port of the bridge", || {
+        home.run("ip", &["-br", "link", "show", "master", "portmap0"]).ok().lines().count() == 1
+    });
 }
 
 #[test]

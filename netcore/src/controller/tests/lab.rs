@@ -158,6 +158,10 @@ impl Kernel for Fake {
         tcp.set_nonblocking(true).unwrap();
         Ok(NameSockets { udp, tcp })
     }
+
+    fn remove_name_rules(&self, _: &Path) -> Result<(), KernelError> {
+        Ok(())
+    }
 }
 
 impl Tools for Fake {

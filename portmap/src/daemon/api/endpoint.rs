@@ -78,6 +78,8 @@ pub(super) fn settings(fields: &Fields, version: Version, mac_from: Version) -> 
         link_local,
         mac: if version < mac_from { None } else { mac(&fields.text("MacAddress")?)? },
         links: links.map_err(|error: netcore::model::LinkError| Refusal::invalid(error.to_string()))?,
+        // Whom they mean is looked up when they are made.
+        link_targets: BTreeMap::new(),
         gw_priority: if version < Version::new(1, 48) { 0 } else { priority(fields.number("GwPriority")?)? },
         driver_opts: fields.map("DriverOpts")?,
     })
