@@ -33,7 +33,7 @@ fuzz: ## feed the readers of foreign bytes with libFuzzer, 30 s each (FUZZ_SECON
 setup: ## install what is missing of Debian's packages (root or sudo)
 	@scripts/setup.sh
 
-setup-bench: ## install, besides, the proxies that the benchmark compares with
+setup-bench: ## install, besides, the proxies and name servers that the benchmarks compare with
 	@scripts/setup.sh bench
 
 build: ## build portmap and netproxy into target/bin
@@ -48,7 +48,7 @@ install: ## copy them to PREFIX/bin (PREFIX=/usr/local, DESTDIR for packages); b
 bench: setup-bench build ## measure beside other proxies and no proxy; 20 minutes, BENCH=--quick takes 3
 	cargo run --release -p bench -- --bin-dir $(BIN) $(BENCH)
 
-bench-core: setup build ## measure sandboxes, networks and the daemon; minutes, BENCH=--quick takes one
+bench-core: setup-bench build ## measure sandboxes, networks, names and the daemon; minutes, BENCH=--quick takes one
 	cargo run --release -p bench -- core --bin-dir $(BIN) $(BENCH)
 
 fmt: ## format all code

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what building, the demo and the tests need and this machine lacks; with the argument `bench`, also the proxies
-# that the benchmark compares with.
+# Installs what building, the demo and the tests need and this machine lacks; with the argument `bench`, also what the
+# benchmarks compare with.
 #
 # A thing counts as there if its file is: a Docker from elsewhere does as well as Debian's, and is never replaced.
 # No service is started or enabled: tests and benchmark start what they need, away from the machine's network.
@@ -28,6 +28,7 @@ needs=(
 
 bench_needs=(
     socat:socat
+    /usr/lib/podman/aardvark-dns:aardvark-dns
 )
 
 say() { echo "setup: $*"; }

@@ -1,10 +1,11 @@
 //! The bench: how fast netproxy is, and what it costs, beside docker-proxy, other proxies, and no proxy at all.
 //!
 //! The command line and the choice of role. The same binary is the harness, and, behind hidden subcommands, the
-//! backend (`serve`), the clients (`drive`, `hold`) and one contender (`relay`) that the harness places in their network
-//! namespaces.
+//! backend (`serve`), the clients (`drive`, `hold`, `ask`), one contender (`relay`) and one name server (`answer`) that the
+//! harness places in their network namespaces.
 #![forbid(unsafe_code)]
 
+mod ask;
 mod contenders;
 mod core;
 mod crowd;
@@ -96,6 +97,10 @@ struct Options {
 enum Role {
     Core(core::Core),
     #[command(hide = true)]
+    Answer(ask::Answer),
+    #[command(hide = true)]
+    Ask(ask::Ask),
+    #[command(hide = true)]
     Serve(serve::Serve),
     #[command(hide = true)]
     Drive(drive::Drive),
@@ -111,6 +116,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.role {
         Some(Role::Core(core)) => core.run(),
+        Some(Role::Answer(answer)) => answer.run().map(|()| ExitCode::SUCCESS),
+        Some(Role::Ask(ask)) => ask.run().map(|()| ExitCode::SUCCESS),
         Some(Role::Serve(serve)) => serve.run().map(|()| ExitCode::SUCCESS),
         Some(Role::Drive(drive)) => drive.run().map(|()| ExitCode::SUCCESS),
         Some(Role::Launch(launch)) => launch.run().map(|()| ExitCode::SUCCESS),

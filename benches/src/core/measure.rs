@@ -13,7 +13,7 @@ use crate::stats::Summary;
 use crate::usage;
 
 /// Time to become quiet.
-const SETTLE: Duration = Duration::from_secs(2);
+pub(super) const SETTLE: Duration = Duration::from_secs(2);
 
 /// What a daemon with nothing to do has in memory.
 pub(super) fn idle(daemon: &mut Daemon, _: Amounts) -> anyhow::Result<Vec<Figure>> {
@@ -120,7 +120,7 @@ pub(super) fn at_once(daemon: &mut Daemon, amounts: Amounts) -> anyhow::Result<V
     ])
 }
 
-fn resident(daemon: &Daemon, what: &str, at_most: Option<f64>) -> anyhow::Result<Figure> {
+pub(super) fn resident(daemon: &Daemon, what: &str, at_most: Option<f64>) -> anyhow::Result<Figure> {
     let kib = usage::resident(daemon.pid())?;
     Ok(Figure::new(what, "MiB", constant(kib / 1024.0), at_most))
 }

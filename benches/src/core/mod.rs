@@ -1,15 +1,18 @@
 //! What sandboxes and networks cost: starting one, the five-hundredth, a hundred at once, a thousand networks, and the
-//! daemon that looks after them; and what publishing their ports costs.
+//! daemon that looks after them; what publishing their ports costs; and what answering their queries for names does.
 //!
-//! The command line and the report. The daemon under test is in `daemon`, dockerd in `docker`, the measurements in
-//! `measure`, `ports` and `path`.
+//! The command line and the report. The daemon under test is in `daemon`, dockerd in `docker`, name servers in `resolvers`,
+//! the measurements in `measure`, `ports`, `path`, `names` and `flood`.
 
 mod answer;
 mod daemon;
 mod docker;
+mod flood;
 mod measure;
+mod names;
 mod path;
 mod ports;
+mod resolvers;
 
 use std::fs;
 use std::io::Write;
@@ -67,6 +70,12 @@ struct Amounts {
     ports: usize,
     /// Turns that dockerd has.
     dockerd: usize,
+    /// Turns of each name server.
+    turns: usize,
+    /// Sandboxes that answer to names on one network.
+    names: usize,
+    /// Queries after which memory is looked at.
+    queries: u64,
 }
 
 /// One figure, and what it had to be.
@@ -79,6 +88,7 @@ struct Figure {
     max: f64,
     /// None for a figure that explains another.
     at_most: Option<f64>,
+    at_least: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -97,6 +107,9 @@ const FULL: Amounts = Amounts {
     publishings: 15,
     ports: 10_000,
     dockerd: 3,
+    turns: 5,
+    names: 1000,
+    queries: 1_000_000,
 };
 const QUICK: Amounts = Amounts {
     runs: 15,
@@ -107,6 +120,9 @@ const QUICK: Amounts = Amounts {
     publishings: 5,
     ports: 1000,
     dockerd: 1,
+    turns: 2,
+    names: 100,
+    queries: 100_000,
 };
 
 impl Core {
@@ -146,7 +162,7 @@ enum Part {
 }
 
 /// Each with its name, and what it is of.
-const PARTS: [(&str, &str, Part); 9] = [
+const PARTS: [(&str, &str, Part); 12] = [
     ("idle", "an idle daemon", Part::With(measure::idle)),
     ("runs", "runs of true", Part::With(measure::runs)),
     ("crowd", "starts on one bridge", Part::With(measure::crowd)),
@@ -155,6 +171,9 @@ const PARTS: [(&str, &str, Part); 9] = [
     ("range", "a range of published ports", Part::With(ports::range)),
     ("answer", "the time until a published port answers", Part::With(ports::answer)),
     ("path", "the way to a published port", Part::Apart(path::measure)),
+    ("names", "answers to queries for names", Part::Apart(names::beside_others)),
+    ("neighbours", "starts on a network where many have names", Part::With(names::neighbours)),
+    ("flood", "memory under a flood of queries", Part::With(flood::measure)),
     ("dockerd", "dockerd's ports beside ours", Part::Apart(ports::beside_dockerd)),
 ];
 
@@ -177,17 +196,29 @@ fn measured(bin_dir: &Path, only: &[String], amounts: Amounts) -> anyhow::Result
 impl Figure {
     fn new(what: impl Into<String>, unit: &'static str, values: Summary, at_most: Option<f64>) -> Self {
         let Summary { median, min, max } = values;
-        Self { what: what.into(), unit, median, min, max, at_most }
+        Self { what: what.into(), unit, median, min, max, at_most, at_least: None }
+    }
+
+    /// The same, which has to be so much or more.
+    fn or_more(self, at_least: f64) -> Self {
+        Self { at_least: Some(at_least), ..self }
     }
 
     fn reached(&self) -> Option<bool> {
-        self.at_most.map(|bound| self.median <= bound)
+        let enough = self.at_least.map(|bound| self.median >= bound);
+        self.at_most.map(|bound| self.median <= bound).or(enough)
+    }
+
+    /// What it had to be, as the report says it.
+    fn aim(&self) -> String {
+        let at_most = self.at_most.map(|bound| format!("≤ {bound:.2}"));
+        at_most.or_else(|| self.at_least.map(|bound| format!("≥ {bound:.2}"))).unwrap_or_default()
     }
 }
 
 impl Report {
     fn markdown(&self) -> String {
-        let head = ["", "unit", "median", "min", "max", "at most", "reached"].map(str::to_owned);
+        let head = ["", "unit", "median", "min", "max", "aim", "reached"].map(str::to_owned);
         let row = |figure: &Figure| {
             let number = |value: f64| format!("{value:.2}");
             vec![
@@ -196,7 +227,7 @@ impl Report {
                 number(figure.median),
                 number(figure.min),
                 number(figure.max),
-                figure.at_most.map(number).unwrap_or_default(),
+                figure.aim(),
                 figure.reached().map(|yes| if yes { "yes" } else { "NO" }.to_owned()).unwrap_or_default(),
             ]
         };
@@ -221,5 +252,9 @@ mod tests {
         assert_eq!(figure(40.0, Some(40.0)), Some(true));
         assert_eq!(figure(40.1, Some(40.0)), Some(false));
         assert_eq!(figure(40.1, None), None);
+        let rate = Figure::new("x", "1/s", Summary { median: 50.0, min: 1.0, max: 100.0 }, None);
+        let rate = rate.or_more(50.0);
+        assert_eq!((rate.reached(), rate.aim()), (Some(true), "≥ 50.00".to_owned()));
+        assert_eq!(rate.or_more(50.1).reached(), Some(false));
     }
 }
