@@ -26,6 +26,8 @@ pub struct Asked {
     pub kind: RecordType,
     /// Whether over a connection.
     pub tcp: bool,
+    /// How much the client takes in a datagram, if it says so.
+    pub edns: Option<u16>,
     /// From where.
     pub from: IpAddr,
 }
@@ -148,7 +150,8 @@ fn reply(query: &[u8], from: IpAddr, tcp: bool, knows: &Knows, log: &Log) -> Opt
     let query = Message::from_vec(query).ok()?;
     let question = query.queries.first()?.clone();
     let name = question.name().to_string().trim_end_matches('.').to_owned();
-    let asked = Asked { name, kind: question.query_type(), tcp, from };
+    let edns = query.edns.as_ref().map(hickory_proto::op::Edns::max_payload);
+    let asked = Asked { name, kind: question.query_type(), tcp, edns, from };
     // Before the answer: who has that may look here at once.
     log.lock().unwrap_or_else(PoisonError::into_inner).push(asked.clone());
     let mut reply = query.into_response();

@@ -12,3 +12,4 @@
 mod lab;
 mod scenarios;
 mod tools;
+mod upstreams;

@@ -119,6 +119,8 @@ pub(crate) struct Dig {
     /// Whether it came over a connection.
     pub(crate) tcp: bool,
     pub(crate) edns: bool,
+    /// How long it took.
+    pub(crate) millis: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,10 +141,11 @@ impl Dig {
         let status = after("status: ", ',').unwrap_or_else(|| panic!("no reply: {text}"));
         let answers = text.lines().skip_while(|line| *line != ";; ANSWER SECTION:").skip(1);
         let answers = answers.take_while(|line| !line.is_empty()).map(Answer::parse).collect();
+        let millis = after(";; Query time: ", ' ').and_then(|millis| millis.parse().ok()).unwrap();
         let size = after("MSG SIZE  rcvd: ", ' ').and_then(|size| size.parse().ok()).unwrap_or(0);
         let tcp = after(";; SERVER: ", '\n').is_some_and(|server| server.ends_with("(TCP)"));
         let edns = text.contains("; EDNS: ");
-        Self { status, flags: after(";; flags: ", ';').unwrap(), answers, size, tcp, edns }
+        Self { status, flags: after(";; flags: ", ';').unwrap(), answers, size, tcp, edns, millis }
     }
 
     pub(crate) fn data(&self) -> Vec<&str> {
