@@ -10,6 +10,7 @@ pub mod contract;
 pub mod daemon;
 pub mod dockerd;
 pub mod lab;
+pub mod nameserver;
 pub mod need;
 pub mod proc;
 pub mod proxy;

@@ -212,7 +212,12 @@ impl UdpServer {
         Self::serve(socket, |datagram| vec![datagram.from.ip().to_string().into_bytes()])
     }
 
-    fn serve(socket: UdpSocket, reply: impl Fn(&Datagram) -> Vec<Vec<u8>> + Send + 'static) -> Self {
+    /// Serves a socket made elsewhere, and answers with what `reply` makes of a datagram and its sender.
+    ///
+    /// # Panics
+    /// When the socket has no address.
+    #[must_use]
+    pub fn serve(socket: UdpSocket, reply: impl Fn(&Datagram) -> Vec<Vec<u8>> + Send + 'static) -> Self {
         /// How long a server may go on after its end.
         const TURN: Duration = Duration::from_millis(50);
         let addr = socket.local_addr().expect("a bound socket has an address");
