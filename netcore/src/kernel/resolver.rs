@@ -68,7 +68,7 @@ pub(super) fn remove_rules() -> io::Result<()> {
     if has_legacy_table() || nftables::has_iptables_chain().unwrap_or(false) {
         iptables::remove_iptables().map_err(io::Error::other)?;
     }
-    removed
+    removed.map(drop)
 }
 
 fn bind(port: u16) -> io::Result<NameSockets> {
