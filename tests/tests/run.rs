@@ -374,7 +374,7 @@ fn a_command_can_be_stopped_and_continued() {
 #[test]
 fn whoever_is_told_to_end_early_leaves_nothing_running() {
     let Some(home) = home() else { return };
-    let daemon = home.daemon(&[]);
+    let mut daemon = home.daemon(&[]);
     for delay in (0..60).step_by(3) {
         let signal = if delay % 2 == 0 { Signal::SIGTERM } else { Signal::SIGINT };
         let mut run = spawn(&home, &["run", "--rm", "sleep", "1000"]);
