@@ -7,7 +7,6 @@
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
 use std::fs;
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -192,11 +191,11 @@ pub(super) fn has_resolver(attached: &[Attachment]) -> bool {
     attached.iter().any(|attachment| !attachment.network.is_predefined())
 }
 
-/// The host's file; one that is missing says nothing.
+/// The host's file. One that is missing says nothing, and neither does what is no file: reading a pipe might have no end.
 fn read(path: &Path) -> Result<ResolvConf> {
-    let text = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        text => text.map_err(file("read", path))?,
-    };
+    if !fs::metadata(path).is_ok_and(|there| there.is_file()) {
+        return Ok(ResolvConf::default());
+    }
+    let text = fs::read(path).map_err(file("read", path))?;
     ResolvConf::parse(&text).map_err(|source| ControllerError::ResolvConf { path: path.to_owned(), source })
 }

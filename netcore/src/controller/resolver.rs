@@ -30,7 +30,7 @@ impl Inner {
         serving: Serving,
     ) -> Result<()> {
         if let Some(namespace) = resolver_of(sandbox) {
-            let client = self.dns_client(sandbox, attached, namespace)?;
+            let client = self.dns_client(sandbox, attached, namespace);
             if serving == Serving::Goes && self.dns.serves(sandbox.id) {
                 self.dns.update(sandbox.id, client);
             } else {
@@ -86,24 +86,36 @@ impl Inner {
         }
     }
 
-    fn dns_client(&self, sandbox: &Sandbox, attached: &[Attachment], namespace: &Path) -> Result<Client> {
+    fn dns_client(&self, sandbox: &Sandbox, attached: &[Attachment], namespace: &Path) -> Client {
         let servers = sandbox.config.dns.or(&self.config.dns).servers;
         let asked = if servers.is_empty() {
             Asked::Host { ipv6: attached.iter().any(|attachment| attachment.endpoint.ipv6.is_some()) }
         } else {
             Asked::These(servers)
         };
-        Ok(Client {
+        Client {
             namespace: namespace.to_owned(),
             view: view(attached),
             asked,
             gateway: [Family::V4, Family::V6].iter().any(|family| gateway_of(attached, *family).is_some()),
             settings: Settings {
                 ttl: self.config.dns_ttl,
-                ndots_given: self.resolv_conf(sandbox, attached)?.ndots_given,
+                ndots_given: self.ndots_given(sandbox, attached),
                 ipv6: self.ipv6,
             },
-        })
+        }
+    }
+
+    /// Whether somebody chose the `ndots` of a running sandbox. A sandbox that runs is to be served whatever has become of the
+    /// host's file.
+    fn ndots_given(&self, sandbox: &Sandbox, attached: &[Attachment]) -> bool {
+        self.resolv_conf(sandbox, attached).map_or_else(
+            |error| {
+                tracing::warn!(sandbox = %sandbox.config.name, %error, "taken for a file that sets no ndots");
+                false
+            },
+            |made| made.ndots_given,
+        )
     }
 }
 

@@ -68,7 +68,7 @@ pub(super) fn remove_rules() -> io::Result<()> {
     if has_legacy_table() || nftables::has_iptables_chain().unwrap_or(false) {
         iptables::remove_iptables().map_err(io::Error::other)?;
     }
-    removed.map(drop)
+    removed
 }
 
 fn bind(port: u16) -> io::Result<NameSockets> {
@@ -82,26 +82,32 @@ fn bind(port: u16) -> io::Result<NameSockets> {
 
 /// Loads the rules with one backend, and takes away those that the other left when it was in use.
 fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
-    let replaced = match backend {
+    match backend {
         Backend::Nftables => {
-            let replaced = nftables::load(ports)?;
+            nftables::load(ports)?;
             let others = nftables::has_iptables_chain()? || has_legacy_table();
             if others && let Err(error) = iptables::remove_iptables() {
                 // Its tools may be gone, and then perhaps its rules are.
                 tracing::debug!(%error, "iptables rules of an embedded name server left behind");
             }
-            replaced || others
         }
         Backend::Iptables => {
             // Where nftables isn't to be had, nothing of it is left.
-            let others = nftables::remove().unwrap_or(false);
-            iptables::load_iptables(ports).map_err(io::Error::other)? || others
+            let _ = nftables::remove();
+            iptables::load_iptables(ports).map_err(io::Error::other)?;
         }
-    };
-    if replaced {
+    }
+    if knows_flows() {
         forget_clients();
     }
     Ok(())
+}
+
+/// Whether the kernel remembers any flow in the calling thread's namespace. Where a sandbox starts there is none. Not asked of
+/// the rules that were there: somebody may have flushed those, and flows outlive them.
+fn knows_flows() -> bool {
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap_or_default();
+    count.trim() != "0"
 }
 
 /// Who asked before from some port is led to the old server's sockets as long as the kernel remembers that.

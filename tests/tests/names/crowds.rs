@@ -139,3 +139,62 @@ fn a_flood_from_one_sandbox_is_its_own_affair() {
     names.comes_to("greedy", "modest", "NOERROR 10.10.0.3");
     names.comes_to("greedy", "example.com", "NOERROR 93.184.216.34");
 }
+
+#[test]
+fn networks_that_come_and_go_at_once_leave_the_file_as_it_should_be() {
+    const NETWORKS: usize = 6;
+    let Some(names) = Names::new(HOST, &[]) else { return };
+    names.idle("web", &["-h", "web"]);
+    let before = names.file("web", "/etc/hosts");
+    for number in 0..NETWORKS {
+        names.ok(&["network", "create", "--subnet", &format!("10.{number}.0.0/24"), &called(number)]);
+    }
+    let each = |verb: &str| {
+        thread::scope(|scope| {
+            for number in 0..NETWORKS {
+                let names = &names;
+                scope.spawn(move || names.ok(&["network", verb, &called(number), "web"]));
+            }
+        });
+        names.file("web", "/etc/hosts")
+    };
+    for _ in 0..2 {
+        let mut own: Vec<String> =
+            each("connect").strip_prefix(&before).unwrap().lines().map(str::to_owned).collect();
+        own.sort();
+        assert_eq!(own, (0..NETWORKS).map(|number| format!("10.{number}.0.2\tweb")).collect::<Vec<_>>());
+        for number in 0..NETWORKS {
+            assert_eq!(
+                names.asks("web", &format!("web.{}", called(number))),
+                format!("NOERROR 10.{number}.0.2")
+            );
+        }
+        assert_eq!(each("disconnect"), before);
+    }
+}
+
+#[test]
+fn more_queries_than_may_wait_are_refused_at_once() {
+    const ASKED: u16 = 400;
+    const MAY_WAIT: usize = 256;
+    let Some(names) = Names::new(HOST, &[]) else { return };
+    let _upstream = NameServer::start(&names.host, U, |_| Answer::Silence);
+    names.ok(&["network", "create", "one"]);
+    names.idle("greedy", &["--net", "one"]);
+    let asking = socket(&names.sandbox("greedy"));
+    asking.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    for id in 0..ASKED {
+        asking.send(&query(id, &format!("x{id}"))).unwrap();
+    }
+    let mut buffer = [0; 512];
+    let codes: Vec<u8> = (0..ASKED)
+        .map(|_| {
+            let count = asking.recv(&mut buffer).unwrap();
+            assert!(count > 3);
+            buffer[3] & 0xf
+        })
+        .collect();
+    let (refused, failed): (Vec<u8>, Vec<u8>) = codes.iter().partition(|code| **code == 5);
+    assert_eq!((refused.len(), failed), (usize::from(ASKED) - MAY_WAIT, vec![2; MAY_WAIT]));
+    assert!(codes[..refused.len()].iter().all(|code| *code == 5), "at once");
+}

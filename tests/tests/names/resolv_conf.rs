@@ -299,3 +299,43 @@ fn a_copy_is_written_at_starts_and_joins_and_never_over_edits_in_use() {
     let kept: Vec<String> = digest.map(|entry| entry.file_name().into_string().unwrap()).collect();
     assert!(kept.iter().any(|name| name == "resolv.conf.hash"), "{kept:?}");
 }
+
+#[test]
+fn whatever_stands_in_the_place_of_the_hosts_file_hangs_nothing() {
+    let Some(mut names) = Names::new(HOST, &[]) else { return };
+    networks(&names);
+    names.idle("web", &["--net", "one"]);
+    let found = names.asks("web", "web");
+    let (path, other) = (names.host_file(), names.host_file().with_extension("real"));
+    // Most hosts have a link to elsewhere.
+    std::fs::rename(&path, &other).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    assert_eq!(effective(&made(&names, &[])), ["nameserver 192.0.2.1"]);
+    std::fs::remove_file(&other).unwrap();
+    assert_eq!(effective(&made(&names, &[])), GOOGLES, "a link to nowhere");
+    let pipe = |path: &std::path::Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let makes: [(&str, &dyn Fn(&std::path::Path)); 2] =
+        [("a folder", &|path| std::fs::create_dir(path).unwrap()), ("a pipe", &pipe)];
+    for (what, make) in makes {
+        let _ = std::fs::remove_file(&path);
+        make(&path);
+        assert_eq!(effective(&made(&names, &[])), GOOGLES, "{what}");
+        assert_eq!(names.asks("web", "web"), found, "{what}");
+        names.end_daemon("-KILL");
+        names.start_daemon();
+        assert_eq!(names.asks("web", "web"), found, "{what}");
+        let _ = std::fs::remove_dir(&path);
+    }
+    // Docker's limit: such a file is no mistake that one should make do with, unless one runs already.
+    let _ = std::fs::remove_file(&path);
+    names.host_says(&"x".repeat(70_000));
+    let said = names.portmap(&["run", "--rm", "--", "true"]);
+    assert_eq!(said.code, 125, "{said:?}");
+    assert!(said.stderr.contains("line 1 of resolv.conf is longer than 65536 bytes"), "{said:?}");
+    assert_eq!(names.asks("web", "web"), found);
+    names.end_daemon("-KILL");
+    names.start_daemon();
+    assert_eq!(names.asks("web", "web"), found);
+    names.host_says(HOST);
+    assert_eq!(effective(&made(&names, &[])), ["nameserver 192.0.2.1"]);
+}

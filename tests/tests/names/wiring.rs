@@ -146,3 +146,44 @@ fn nothing_of_ours_is_left_in_somebody_elses_namespace() {
         }
     }
 }
+
+#[test]
+fn the_next_daemon_makes_the_rules_again_and_with_its_own_backend() {
+    let Some(mut names) = Names::new(HOST, &["--firewall-backend", NFTABLES]) else { return };
+    names.ok(&["network", "create", "--subnet", "10.10.0.0/24", "one"]);
+    names.idle("web", &["--net", "one"]);
+    let sandbox = names.sandbox("web");
+    // Who asks from one port all the time must not be led to where nobody is any more.
+    let client = sandbox.enter(|| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+    client.connect("127.0.0.11:53").unwrap();
+    client.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+    let keeps_asking = || {
+        let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03web\0\0\x01\0\x01";
+        client.send(query).is_ok() && client.recv(&mut [0; 512]).is_ok()
+    };
+    assert!(keeps_asking());
+    for backend in [NFTABLES, IPTABLES, IPTABLES, NFTABLES] {
+        names.end_daemon("-TERM");
+        // As software does that thinks all rules are its own.
+        sandbox.enter(|| std::process::Command::new("nft").args(["flush", "ruleset"]).status().unwrap());
+        names.flags.pop();
+        names.flags.push(backend.to_owned());
+        names.start_daemon();
+        for transport in ["+notcp", "+tcp"] {
+            assert_eq!(names.asks("web", &format!("web {transport}")), "NOERROR 10.10.0.2", "{backend}");
+        }
+        e2e::wait::until("an answer to the old client", keeps_asking);
+        let seen = rules(&sandbox);
+        assert_eq!(seen.contains("PORTMAP_OUTPUT"), backend == IPTABLES, "{seen}");
+        assert_eq!(seen.contains("portmap-dns"), backend == NFTABLES, "{seen}");
+        assert_eq!(embedded(&sandbox).len(), 2, "the old ones are gone");
+    }
+    // Without a flush in between: the other backend's are taken away.
+    names.end_daemon("-KILL");
+    names.flags.pop();
+    names.flags.push(IPTABLES.to_owned());
+    names.start_daemon();
+    let seen = rules(&sandbox);
+    assert!(seen.contains("PORTMAP_OUTPUT") && !seen.contains("portmap-dns"), "{seen}");
+    assert_eq!(names.asks("web", "web"), "NOERROR 10.10.0.2");
+}
