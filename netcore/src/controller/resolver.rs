@@ -22,25 +22,23 @@ pub(super) enum Serving {
 }
 
 impl Inner {
-    /// Lets a running sandbox be found on its networks, and find others. Repeatable.
+    /// Lets a running sandbox be found on its networks, and find others. Repeatable. If it can't find others it is found all the
+    /// same.
     pub(super) fn open_names(
         &self,
         sandbox: &Sandbox,
         attached: &[Attachment],
         serving: Serving,
     ) -> Result<()> {
-        if let Some(namespace) = resolver_of(sandbox) {
-            let client = self.dns_client(sandbox, attached, namespace);
-            if serving == Serving::Goes && self.dns.serves(sandbox.id) {
-                self.dns.update(sandbox.id, client);
-            } else {
-                let backend = self.rules().backend();
-                let sockets = self.kernel.name_sockets(namespace, backend)?;
-                self.dns.serve(sandbox.id, sockets, client).map_err(ControllerError::Resolver)?;
-            }
-        }
         self.join_zones(sandbox, attached);
-        Ok(())
+        let Some(namespace) = resolver_of(sandbox) else { return Ok(()) };
+        let client = self.dns_client(sandbox, attached, namespace);
+        if serving == Serving::Goes && self.dns.serves(sandbox.id) {
+            self.dns.update(sandbox.id, client);
+            return Ok(());
+        }
+        let sockets = self.kernel.name_sockets(namespace, self.rules().backend())?;
+        self.dns.serve(sandbox.id, sockets, client).map_err(ControllerError::Resolver)
     }
 
     /// Puts a sandbox into the zones of its user-defined networks, under the names that it has now.

@@ -187,3 +187,17 @@ fn the_next_daemon_makes_the_rules_again_and_with_its_own_backend() {
     assert!(seen.contains("PORTMAP_OUTPUT") && !seen.contains("portmap-dns"), "{seen}");
     assert_eq!(names.asks("web", "web"), "NOERROR 10.10.0.2");
 }
+
+#[test]
+fn a_sandbox_that_spoils_its_own_loopback_keeps_no_daemon_from_starting() {
+    let Some(mut names) = Names::new(HOST, &[]) else { return };
+    names.ok(&["network", "create", "--subnet", "10.10.0.0/24", "one"]);
+    names.idle("web", &["--net", "one"]);
+    names.idle("spoilt", &["--net", "one"]);
+    names.ok(&["exec", "spoilt", "ip", "address", "flush", "dev", "lo"]);
+    names.end_daemon("-KILL");
+    names.start_daemon();
+    assert_eq!(names.asks("web", "spoilt"), "NOERROR 10.10.0.3");
+    names.ok(&["restart", "-t", "0", "spoilt"]);
+    assert_eq!(names.asks("spoilt", "web"), "NOERROR 10.10.0.2");
+}
