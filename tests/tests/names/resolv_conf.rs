@@ -313,12 +313,12 @@ fn whatever_stands_in_the_place_of_the_hosts_file_hangs_nothing() {
     assert_eq!(effective(&made(&names, &[])), ["nameserver 192.0.2.1"]);
     std::fs::remove_file(&other).unwrap();
     assert_eq!(effective(&made(&names, &[])), GOOGLES, "a link to nowhere");
-    let pipe = |path: &std::path::Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let makes: [(&str, &dyn Fn(&std::path::Path)); 2] =
-        [("a folder", &|path| std::fs::create_dir(path).unwrap()), ("a pipe", &pipe)];
-    for (what, make) in makes {
+    for what in ["a folder", "a pipe"] {
         let _ = std::fs::remove_file(&path);
-        make(&path);
+        match what {
+            "a folder" => std::fs::create_dir(&path).unwrap(),
+            _ => nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap(),
+        }
         assert_eq!(effective(&made(&names, &[])), GOOGLES, "{what}");
         assert_eq!(names.asks("web", "web"), found, "{what}");
         names.end_daemon("-KILL");
