@@ -1,7 +1,8 @@
 //! What a sandbox sees of names: its files under `/etc`.
 //!
 //! The files are written anew at every start. While the sandbox runs, its hosts file gains and loses the lines of a network
-//! that it joins or leaves and follows its links (`links`), and its resolv.conf is written again when it joins one, unless somebody has edited it.
+//! that it joins or leaves and follows its links (`links`), and its resolv.conf is written again when it joins a network,
+//! unless somebody has edited it.
 //!
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
@@ -129,6 +130,8 @@ impl Inner {
         let lines = hosts::lines(attachment.addresses(), &self.own_names(sandbox));
         let change = if there { hosts::with } else { hosts::without };
         let path: PathBuf = self.root.files(sandbox.id).hosts;
+        // The other hand that changes it, whoever's operation that is part of.
+        let _turn = self.linking();
         let text = fs::read_to_string(&path).map_err(file("read", &path));
         let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
         if let Err(error) = changed {

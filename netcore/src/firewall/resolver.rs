@@ -18,15 +18,15 @@ pub(crate) struct NamePorts {
 
 const CHAINS: [(&str, &str); 2] = [("OUTPUT", "PORTMAP_OUTPUT"), ("POSTROUTING", "PORTMAP_POSTROUTING")];
 
-/// Loads the rules in the calling thread's network namespace.
-pub(crate) fn load_iptables(ports: NamePorts) -> Result<(), ToolError> {
+/// Loads the rules in the calling thread's network namespace, in the place of earlier ones; says whether there were any.
+pub(crate) fn load_iptables(ports: NamePorts) -> Result<bool, ToolError> {
     let mut tools = HostTools;
     // A sandbox that starts has none, and then one process is enough.
     if restore(&mut tools, &first(ports)).is_ok() {
-        return Ok(());
+        return Ok(false);
     }
     let saved = tools.run("iptables-save", &["-t", "nat"], "")?;
-    restore(&mut tools, &again(ports, &saved))
+    restore(&mut tools, &again(ports, &saved)).map(|()| true)
 }
 
 /// Removes what [`load_iptables`] left.

@@ -19,11 +19,13 @@ use std::thread;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::conntrack::{Flow, forget_flows};
 use super::netns::{self, Found};
 use crate::dns::Transport;
 use crate::firewall::Backend;
 use crate::firewall::resolver::{self as iptables, NamePorts};
 use crate::names::resolv_conf::{EMBEDDED, Nameserver};
+use crate::publish::{PortRange, Proto};
 
 /// Where name servers are.
 pub(crate) const PORT: u16 = 53;
@@ -66,7 +68,7 @@ pub(super) fn remove_rules() -> io::Result<()> {
     if has_legacy_table() || nftables::has_iptables_chain().unwrap_or(false) {
         iptables::remove_iptables().map_err(io::Error::other)?;
     }
-    removed
+    removed.map(drop)
 }
 
 fn bind(port: u16) -> io::Result<NameSockets> {
@@ -80,22 +82,33 @@ fn bind(port: u16) -> io::Result<NameSockets> {
 
 /// Loads the rules with one backend, and takes away those that the other left when it was in use.
 fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
-    match backend {
+    let replaced = match backend {
         Backend::Nftables => {
-            nftables::load(ports)?;
-            if nftables::has_iptables_chain()? || has_legacy_table() {
-                // If the tool is gone, so be it: our chain is asked first or the other's leads nowhere, as it may be.
-                if let Err(error) = iptables::remove_iptables() {
-                    tracing::debug!(%error, "iptables rules of an embedded name server left behind");
-                }
+            let replaced = nftables::load(ports)?;
+            let others = nftables::has_iptables_chain()? || has_legacy_table();
+            if others && let Err(error) = iptables::remove_iptables() {
+                // Its tools may be gone, and then perhaps its rules are.
+                tracing::debug!(%error, "iptables rules of an embedded name server left behind");
             }
-            Ok(())
+            replaced || others
         }
         Backend::Iptables => {
             // Where nftables isn't to be had, nothing of it is left.
-            let _ = nftables::remove();
-            iptables::load_iptables(ports).map_err(io::Error::other)
+            let others = nftables::remove().unwrap_or(false);
+            iptables::load_iptables(ports).map_err(io::Error::other)? || others
         }
+    };
+    if replaced {
+        forget_clients();
+    }
+    Ok(())
+}
+
+/// Who asked before from some port is led to the old server's sockets as long as the kernel remembers that.
+fn forget_clients() {
+    let flow = |proto| Flow { proto, host_ip: EMBEDDED.into(), host: PortRange::single(PORT), target: None };
+    if let Err(error) = forget_flows(&[flow(Proto::Udp), flow(Proto::Tcp)]) {
+        tracing::debug!(%error, "clients of an earlier embedded name server may have to ask from other ports");
     }
 }
 
@@ -237,4 +250,17 @@ fn elsewhere<T>(
     }
     let done = work();
     (done, setns(&home.0, CloneFlags::CLONE_NEWNET).map_err(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_an_interfaces_name_or_number() {
+        let scope = |zone| scope(zone).map_err(|error| error.raw_os_error());
+        assert_eq!((scope(None), scope(Some("7")), scope(Some("lo"))), (Ok(0), Ok(7), Ok(1)));
+        assert_eq!(scope(Some("no-such-one")), Err(Some(libc::ENODEV)));
+        assert_eq!(scope(Some("with\0nul")), Err(Some(libc::EINVAL)));
+    }
 }

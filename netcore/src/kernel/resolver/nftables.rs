@@ -55,11 +55,11 @@ const CHANGE: u16 = NLM_F_REQUEST | NLM_F_ACK;
 const CREATE: u16 = CHANGE | NLM_F_CREATE;
 const APPEND: u16 = CREATE | NLM_F_APPEND;
 
-/// Loads the rules in the calling thread's namespace, in the place of earlier ones.
+/// Loads the rules in the calling thread's namespace, in the place of earlier ones; says whether there were any.
 ///
 /// Those aren't deleted on suspicion: the kernel would have this wait until no packet is under way in any rule set, some
 /// 15 ms, even if there was nothing to delete.
-pub(super) fn load(ports: NamePorts) -> io::Result<()> {
+pub(super) fn load(ports: NamePorts) -> io::Result<bool> {
     let mut first = Batch::new();
     first.add(NEW_TABLE, CREATE | NLM_F_EXCL, &[text(1, TABLE)]);
     first.add_rules(ports);
@@ -69,19 +69,20 @@ pub(super) fn load(ports: NamePorts) -> io::Result<()> {
             again.remove_table();
             again.add(NEW_TABLE, CREATE, &[text(1, TABLE)]);
             again.add_rules(ports);
-            again.commit()
+            again.commit().map(|()| true)
         }
-        outcome => outcome,
+        outcome => outcome.map(|()| false),
     }
 }
-/// Removes them, if they are there.
-pub(super) fn remove() -> io::Result<()> {
-    if !is_there(GET_TABLE, &[text(1, TABLE)])? {
-        return Ok(());
+/// Removes them, if they are there; says whether they were.
+pub(super) fn remove() -> io::Result<bool> {
+    let there = is_there(GET_TABLE, &[text(1, TABLE)])?;
+    if there {
+        let mut batch = Batch::new();
+        batch.remove_table();
+        batch.commit()?;
     }
-    let mut batch = Batch::new();
-    batch.remove_table();
-    batch.commit()
+    Ok(there)
 }
 
 /// Whether there is a chain of ours that the newer iptables made, which keeps its rules in nftables.
