@@ -119,7 +119,7 @@ impl Inner {
     /// Gives up the names and ports of a sandbox that was ended. Rules lead to them no more.
     pub(super) fn give_up_stale(&self, stale: &Stale) {
         self.leave_zones(&stale.endpoints);
-        self.dns.end(stale.sandbox.id);
+        self.end_server(&stale.sandbox);
         let ports = stale.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
         self.give_up(&ports.cloned().collect::<Vec<_>>(), |proto| proto == Proto::Udp);
     }
