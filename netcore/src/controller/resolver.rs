@@ -151,13 +151,18 @@ fn links(settings: &EndpointSettings) -> Vec<Link> {
     settings.links.iter().map(link).collect()
 }
 
-/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already.
+/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already. Of two links of one alias
+/// the last counts.
 pub(super) fn bind_links(tx: &ReadTx<'_>, settings: &mut EndpointSettings) -> Result<(), StoreError> {
     for link in &settings.links {
-        let Ok(name) = link.target.parse() else { continue };
-        if let Some(target) = tx.sandbox_named(&name)? {
-            settings.link_targets.insert(link.alias.clone(), target.id);
-        }
+        let target = match link.target.parse() {
+            Ok(name) => tx.sandbox_named(&name)?,
+            Err(_) => None,
+        };
+        match target {
+            Some(target) => settings.link_targets.insert(link.alias.clone(), target.id),
+            None => settings.link_targets.remove(&link.alias),
+        };
     }
     Ok(())
 }
