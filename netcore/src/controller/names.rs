@@ -6,9 +6,10 @@
 //!
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ControllerError, file};
@@ -72,7 +73,12 @@ impl Inner {
             write(&self.root.link_lines(sandbox.id), &links)?;
         }
         write(&files.hostname, &hosts::hostname(&self.hostname(sandbox)))?;
-        self.write_resolv_conf(sandbox, attached, Moment::Start)
+        self.write_resolv_conf(sandbox, attached, Moment::Start)?;
+        // Also those inside who aren't root read them, whatever mask this process was started with.
+        for path in [&files.hosts, &files.hostname].into_iter().chain(&files.resolv_conf) {
+            fs::set_permissions(path, Permissions::from_mode(0o644)).map_err(file("change mode of", path))?;
+        }
+        Ok(())
     }
 
     fn hosts(&self, sandbox: &Sandbox, attached: &[Attachment], links: &str) -> Result<Vec<u8>> {

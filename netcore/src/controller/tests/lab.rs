@@ -195,7 +195,7 @@ pub(super) struct Snapshot {
     leases: Vec<Lease>,
     pools: Vec<(IpNet, PoolStatus)>,
     objects: Vec<Object>,
-    files: Vec<std::path::PathBuf>,
+    files: Vec<PathBuf>,
 }
 
 impl Lab {

@@ -276,3 +276,42 @@ fn nothing_of_a_server_stays_in_a_namespace_of_somebody_elses() {
     controller.reconcile().unwrap();
     assert_eq!(lab.kernel.state().name_rules_removed, [netns.clone(), netns], "it was gone");
 }
+
+#[test]
+fn everybody_inside_may_read_the_files() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_sandbox(sandbox("web", "bridge")).unwrap();
+    let handle = controller.clone();
+    std::thread::spawn(move || {
+        // This thread's own mask.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        handle.start_sandbox("web", me()).unwrap();
+    })
+    .join()
+    .unwrap();
+    let id = controller.sandbox("web").unwrap().sandbox.id;
+    let files = controller.0.root.files(id);
+    for path in [files.hosts, files.hostname, files.resolv_conf.unwrap()] {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o644, "{}", path.display());
+    }
+}
+
+#[test]
+fn of_two_links_of_one_alias_the_last_counts() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
+    start(&controller, "first", "back");
+    let links = ["first:x", "later:x"].iter().map(|link| link.parse().unwrap()).collect();
+    let settings = EndpointSettings { links, ..EndpointSettings::default() };
+    let request =
+        SandboxConfigRequest { networks: [("back".into(), settings)].into(), ..sandbox("web", "back") };
+    controller.create_sandbox(request).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    start(&controller, "later", "back");
+    let view = controller.sandbox("web").unwrap();
+    assert!(view.endpoints[0].settings.link_targets.is_empty(), "it doesn't follow the first");
+}
