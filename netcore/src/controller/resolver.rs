@@ -64,6 +64,11 @@ impl Inner {
     /// A sandbox ends: nobody finds it any more, and its server ends with it.
     pub(super) fn close_names(&self, sandbox: &Sandbox, attached: &[Attachment]) {
         self.leave_zones(attached.iter().map(|attachment| &attachment.endpoint));
+        self.end_server(sandbox);
+    }
+
+    /// Ends a sandbox's server, if it has one, and leaves nothing of it in a namespace that stays.
+    pub(super) fn end_server(&self, sandbox: &Sandbox) {
         self.dns.end(sandbox.id);
         // A namespace of ours goes with all that is in it.
         if let Some(adopted) = &sandbox.config.netns
@@ -74,11 +79,16 @@ impl Inner {
         }
     }
 
-    /// Puts names back to what they were for a sandbox that couldn't be given these endpoints.
-    pub(super) fn reopen_names<'a>(&self, known: &Known, new: impl IntoIterator<Item = &'a Endpoint>) {
+    /// Puts names back to what they were for a sandbox that couldn't become what `sandbox` is, with these endpoints.
+    pub(super) fn reopen_names<'a>(
+        &self,
+        known: &Known,
+        sandbox: &Sandbox,
+        new: impl IntoIterator<Item = &'a Endpoint>,
+    ) {
         self.leave_zones(new);
         if resolver_of(&known.sandbox).is_none() {
-            self.dns.end(known.sandbox.id);
+            self.end_server(sandbox);
         } else if let Err(error) = self.open_names(&known.sandbox, &known.attached, Serving::Goes) {
             tracing::warn!(sandbox = %known.sandbox.config.name, %error, "its names can't be put back");
         }
@@ -98,22 +108,10 @@ impl Inner {
             gateway: [Family::V4, Family::V6].iter().any(|family| gateway_of(attached, *family).is_some()),
             settings: Settings {
                 ttl: self.config.dns_ttl,
-                ndots_given: self.ndots_given(sandbox, attached),
+                ndots_given: self.is_ndots_given(sandbox, attached),
                 ipv6: self.ipv6,
             },
         }
-    }
-
-    /// Whether somebody chose the `ndots` of a running sandbox. A sandbox that runs is to be served whatever has become of the
-    /// host's file.
-    fn ndots_given(&self, sandbox: &Sandbox, attached: &[Attachment]) -> bool {
-        self.resolv_conf(sandbox, attached).map_or_else(
-            |error| {
-                tracing::warn!(sandbox = %sandbox.config.name, %error, "taken for a file that sets no ndots");
-                false
-            },
-            |made| made.ndots_given,
-        )
     }
 }
 
@@ -150,13 +148,18 @@ fn links(settings: &EndpointSettings) -> Vec<Link> {
     settings.links.iter().map(link).collect()
 }
 
-/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already.
+/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already. Of two links of one alias
+/// the last counts.
 pub(super) fn bind_links(tx: &ReadTx<'_>, settings: &mut EndpointSettings) -> Result<(), StoreError> {
     for link in &settings.links {
-        let Ok(name) = link.target.parse() else { continue };
-        if let Some(target) = tx.sandbox_named(&name)? {
-            settings.link_targets.insert(link.alias.clone(), target.id);
-        }
+        let target = match link.target.parse() {
+            Ok(name) => tx.sandbox_named(&name)?,
+            Err(_) => None,
+        };
+        match target {
+            Some(target) => settings.link_targets.insert(link.alias.clone(), target.id),
+            None => settings.link_targets.remove(&link.alias),
+        };
     }
     Ok(())
 }

@@ -90,7 +90,8 @@ fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
     match backend {
         Backend::Nftables => {
             nftables::load(ports)?;
-            let others = nftables::has_iptables_chain()? || has_legacy_table();
+            // The rules are there by now: not to know of others is no reason to do without these.
+            let others = nftables::has_iptables_chain().unwrap_or(false) || has_legacy_table();
             if others && let Err(error) = iptables::remove_iptables() {
                 // Its tools may be gone, and then perhaps its rules are.
                 tracing::debug!(%error, "iptables rules of an embedded name server left behind");
