@@ -24,6 +24,8 @@ needs=(
     redis-cli:redis-tools
     dnsmasq:dnsmasq-base
     dig:bind9-dnsutils
+    mariadbd:mariadb-server-core
+    mariadb:mariadb-client-core
 )
 
 bench_needs=(
