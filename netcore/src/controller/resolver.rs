@@ -37,7 +37,9 @@ impl Inner {
             self.dns.update(sandbox.id, client);
             return Ok(());
         }
-        let sockets = self.kernel.name_sockets(namespace, self.rules().backend())?;
+        // Not asked in the call: the rules would be held until the kernel is done.
+        let backend = self.rules().backend();
+        let sockets = self.kernel.name_sockets(namespace, backend)?;
         self.dns.serve(sandbox.id, sockets, client).map_err(ControllerError::Resolver)
     }
 

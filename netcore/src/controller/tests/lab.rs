@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -30,6 +31,10 @@ pub(super) struct State {
     pub(super) routes: Vec<IpNet>,
     pub(super) marker: String,
     pub(super) announced: Vec<IfName>,
+    /// How long it takes to make an embedded server's sockets.
+    pub(super) name_sockets_take: Duration,
+    /// How many are being made, and were at most.
+    pub(super) name_sockets_in_making: (usize, usize),
     /// Where embedded servers were made to listen for datagrams.
     pub(super) name_servers: Vec<SocketAddr>,
     /// From where the rules that lead to one were removed.
@@ -160,7 +165,15 @@ impl Kernel for Fake {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         udp.set_nonblocking(true).unwrap();
         tcp.set_nonblocking(true).unwrap();
-        self.state().name_servers.push(udp.local_addr().unwrap());
+        let time = {
+            let mut state = self.state();
+            state.name_servers.push(udp.local_addr().unwrap());
+            let (now, most) = state.name_sockets_in_making;
+            state.name_sockets_in_making = (now + 1, most.max(now + 1));
+            state.name_sockets_take
+        };
+        std::thread::sleep(time);
+        self.state().name_sockets_in_making.0 -= 1;
         Ok(NameSockets { udp, tcp })
     }
 

@@ -315,3 +315,16 @@ fn of_two_links_of_one_alias_the_last_counts() {
     let view = controller.sandbox("web").unwrap();
     assert!(view.endpoints[0].settings.link_targets.is_empty(), "it doesn't follow the first");
 }
+
+#[test]
+fn servers_are_made_side_by_side() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
+    for name in ["s1", "s2", "s3", "s4"] {
+        start(&controller, name, "back");
+    }
+    lab.kernel.state().name_sockets_take = Duration::from_millis(200);
+    controller.reconcile().unwrap();
+    assert_eq!(lab.kernel.state().name_sockets_in_making, (0, 4));
+}
