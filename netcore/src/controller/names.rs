@@ -72,7 +72,7 @@ impl Inner {
         if !links.is_empty() {
             write(&self.root.link_lines(sandbox.id), &links)?;
         }
-        write(&files.hostname, &hosts::hostname(&self.hostname(sandbox)))?;
+        write(&files.hostname, hosts::hostname(&self.hostname(sandbox)))?;
         self.write_resolv_conf(sandbox, attached, Moment::Start)?;
         // Also those inside who aren't root read them, whatever mask this process was started with.
         for path in [&files.hosts, &files.hostname].into_iter().chain(&files.resolv_conf) {
@@ -140,7 +140,7 @@ impl Inner {
         // The other hand that changes it, whoever's operation that is part of.
         let _turn = self.linking();
         let text = fs::read_to_string(&path).map_err(file("read", &path));
-        let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
+        let changed = text.and_then(|text| write(&path, change(&text, &lines)));
         if let Err(error) = changed {
             tracing::warn!(path = %path.display(), %error, "a hosts file can't be changed");
         }
@@ -213,7 +213,7 @@ impl Inner {
         }
         let text = self.resolv_conf(sandbox, attached)?.text;
         write(&path, &text)?;
-        write(&digest, &resolv_conf::digest(text.as_bytes()))
+        write(&digest, resolv_conf::digest(text.as_bytes()))
     }
 }
 

@@ -270,7 +270,7 @@ fn nothing_of_a_server_stays_in_a_namespace_of_somebody_elses() {
     controller.create_sandbox(request).unwrap();
     controller.start_sandbox("web", me()).unwrap();
     stop(&controller, "web");
-    assert_eq!(lab.kernel.state().name_rules_removed, [netns.clone()], "it ended");
+    assert_eq!(lab.kernel.state().name_rules_removed, std::slice::from_ref(&netns), "it ended");
     let gone = ProcessId { start_ticks: 1, ..me() };
     controller.start_sandbox("web", gone).unwrap();
     controller.reconcile().unwrap();
