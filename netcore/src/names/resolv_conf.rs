@@ -102,11 +102,6 @@ pub enum Moment {
     Start,
     /// A network is connected to it while it runs.
     Connect,
-    /// The host's file changed.
-    HostChanged {
-        /// Whether the sandbox runs.
-        running: bool,
-    },
 }
 
 /// Which of the host's files counts, given what [`HOST_FILE`] says.
@@ -174,7 +169,6 @@ pub const fn is_due(moment: Moment, edited: bool) -> bool {
     match moment {
         Moment::Start => true,
         Moment::Connect => !edited,
-        Moment::HostChanged { running } => !running && !edited,
     }
 }
 
