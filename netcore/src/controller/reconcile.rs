@@ -129,7 +129,8 @@ impl Inner {
     }
 
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
-    /// [`ControllerError::Kernel`]; any other error means that nothing was made.
+    /// [`ControllerError::Kernel`], what an embedded server lacks as [`ControllerError::Resolver`]; any other error means that
+    /// nothing was made.
     pub(super) fn make_true(&self) -> Result<()> {
         let Facts { networks, running: sandboxes, links, known } = self.store.read(facts)?;
         let mut first = Ok(());
