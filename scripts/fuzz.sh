@@ -26,8 +26,8 @@ flags=(
     -Cllvm-args=-sanitizer-coverage-trace-compares
     -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks --cfg fuzzing
 )
-# With --target, build scripts are spared.
-RUSTFLAGS="${flags[*]}" cargo +nightly build --release --locked --manifest-path fuzz/Cargo.toml \
+# With --target, build scripts are spared. Not --locked: what netcore needs may have changed since fuzz/ had its lock file.
+RUSTFLAGS="${flags[*]}" cargo +nightly build --release --manifest-path fuzz/Cargo.toml \
     --target "$triple" --target-dir "$target"
 
 if (($# == 0)); then

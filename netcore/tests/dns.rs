@@ -28,6 +28,7 @@ with_each_backend! {
     rules_of_the_other_backend_go
     a_sandboxs_own_servers_are_asked_from_inside
     the_hosts_servers_are_asked_from_the_hosts_namespace
+    a_link_local_server_is_asked_over_its_interface
     an_end_leaves_no_socket
 }
 
@@ -85,6 +86,8 @@ fn the_rules_are_replaced_and_never_doubled(backend: Backend) {
         Backend::Iptables => world.sandbox.rules(backend),
     };
     let count = rules().lines().count();
+    let client = world.client();
+    assert!(ask(&client, &query(1, "web")).is_some());
     for _ in 0..2 {
         let sockets = world.sockets(Some(backend));
         let [udp, tcp] = [sockets.udp.local_addr(), sockets.tcp.local_addr()].map(|at| at.expect("bound"));
@@ -148,8 +151,8 @@ fn rules_of_the_other_backend_go(backend: Backend) {
 fn a_sandboxs_own_servers_are_asked_from_inside(backend: Backend) {
     let world = World::new(backend);
     // An address that each namespace has for itself.
-    let inside = Upstream::new(&world.sandbox, "127.0.0.53", [10, 0, 0, 1]);
-    let outside = Upstream::new(&world.host, "127.0.0.53", [10, 0, 0, 2]);
+    let inside = Upstream::new(&world.sandbox, "127.0.0.53:53", [10, 0, 0, 1]);
+    let outside = Upstream::new(&world.host, "127.0.0.53:53", [10, 0, 0, 2]);
     world.update(Asked::These(vec!["127.0.0.53".parse().expect("an address")]));
     for way in ["+notcp", "+tcp"] {
         assert_eq!(dig(&world, &format!("{way} example.com A")), "10.0.0.1");
@@ -159,14 +162,29 @@ fn a_sandboxs_own_servers_are_asked_from_inside(backend: Backend) {
 
 fn the_hosts_servers_are_asked_from_the_hosts_namespace(backend: Backend) {
     let world = World::new(backend);
-    let inside = Upstream::new(&world.sandbox, "127.0.0.53", [10, 0, 0, 1]);
-    let outside = Upstream::new(&world.host, "127.0.0.53", [10, 0, 0, 2]);
+    let inside = Upstream::new(&world.sandbox, "127.0.0.53:53", [10, 0, 0, 1]);
+    let outside = Upstream::new(&world.host, "127.0.0.53:53", [10, 0, 0, 2]);
     world.host_file("nameserver 127.0.0.53\n");
     world.update(Asked::Host { ipv6: false });
     for way in ["+notcp", "+tcp"] {
         assert_eq!(dig(&world, &format!("{way} example.com A")), "10.0.0.2");
     }
     assert_eq!((inside.asked(), outside.asked()), (0, 2));
+}
+
+fn a_link_local_server_is_asked_over_its_interface(backend: Backend) {
+    let world = World::new(backend);
+    world.host.ip("link add d0 index 7 type veth peer name d1");
+    world.host.ip("addr add fe80::53/64 dev d0 nodad");
+    world.host.ip("link set d0 up");
+    world.host.ip("link set d1 up");
+    let there = Upstream::new(&world.host, "[fe80::53%7]:53", [10, 0, 0, 3]);
+    world.host_file("nameserver fe80::53%d0\n");
+    world.update(Asked::Host { ipv6: true });
+    for way in ["+notcp", "+tcp"] {
+        assert_eq!(dig(&world, &format!("{way} example.com A")), "10.0.0.3");
+    }
+    assert_eq!(there.asked(), 2);
 }
 
 fn an_end_leaves_no_socket(backend: Backend) {

@@ -72,7 +72,7 @@ struct Amounts {
     dockerd: usize,
     /// Turns of each name server.
     turns: usize,
-    /// Sandboxes that answer to names on one network.
+    /// Sandboxes that answer to names on one network; a bridge has 1,023 ports.
     names: usize,
     /// Queries after which memory is looked at.
     queries: u64,

@@ -164,18 +164,17 @@ pub(super) fn neighbours(daemon: &mut Daemon, amounts: Amounts) -> anyhow::Resul
     };
     let Amounts { names, sample, .. } = amounts;
     let mut times = Vec::new();
-    for at in 0..names {
+    let few = names - sample;
+    for at in 0..few {
         times.push(start(at)?);
     }
-    thread::sleep(SETTLE);
-    let memory = resident(daemon, &format!("daemon, {names} sandboxes with names: resident memory"), None)?;
-    let before = files(daemon, names)?;
-    let last = (names..names + sample).map(start).collect::<anyhow::Result<Vec<f64>>>()?;
-    let after = files(daemon, names)?;
+    let before = files(daemon, few)?;
+    let last = (few..names).map(start).collect::<anyhow::Result<Vec<f64>>>()?;
+    let after = files(daemon, few)?;
     let rewritten = before.iter().filter(|(file, state)| after.get(*file) != Some(*state)).count();
 
     // That nothing was written must not mean that nothing is known.
-    let newest = format!("box{}", names + sample - 1);
+    let newest = format!("box{}", names - 1);
     let pair = format!("{newest}={}", address(daemon, &newest)?);
     let inside = daemon.namespace_of("box0")?;
     let course = Course {
@@ -188,13 +187,16 @@ pub(super) fn neighbours(daemon: &mut Daemon, amounts: Amounts) -> anyhow::Resul
     let asked = ask::ask(daemon.namespace(), Some(&inside), daemon.pid(), SERVER, &course)?.end()?;
     ensure!(asked.answers == 1, "{newest} isn't known to its neighbours");
 
+    thread::sleep(SETTLE);
+    let memory = resident(daemon, &format!("daemon, {names} sandboxes with names: resident memory"), None)?;
+
     let first = times[TENTH..].iter().copied().take(sample).collect::<Vec<f64>>();
     let median = |values: &[f64]| Summary::of(values.iter().copied()).map(|one| one.median);
     let ratio = median(&last).zip(median(&first)).map(|(last, first)| last / first);
     let ratio = ratio.context("nothing was started")?;
     Ok(vec![
         figure(&format!("run -d: from the tenth on a network on, {sample} of them"), first, None)?,
-        figure(&format!("run -d: {sample} more beside {names}"), last, None)?,
+        figure(&format!("run -d: the last {sample} of {names}"), last, None)?,
         Figure::new("the last against the first", "times", constant(ratio), Some(ALIKE)),
         Figure::new("files of neighbours that those wrote", "", constant(count(rewritten)), Some(0.0)),
         memory,

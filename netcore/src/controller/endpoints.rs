@@ -172,7 +172,7 @@ impl Inner {
             let named = self.open_names(sandbox, &attached, Serving::Goes);
             let moved = named.and_then(|()| self.move_ports(sandbox, &known.attached, &attached, repointed));
             moved.map_err(|error| {
-                self.reopen_names(known, [&new.endpoint]);
+                self.reopen_names(known, sandbox, [&new.endpoint]);
                 Failed { error, undone: self.go_on(&after.change(&before)) }
             })
         });
@@ -236,8 +236,9 @@ impl Inner {
             return Err(failed.error);
         }
         self.follow_links(sandbox.id, gone.iter().map(|attachment| attachment.endpoint.id), &[]);
-        leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
         self.leave_zones(gone.iter().map(|attachment| &attachment.endpoint));
+        // Only now: nothing leads to the addresses any more.
+        leases.iter().for_each(|lease| self.addresses.release(&lease.pool, lease.address));
         if let Err(error) = self.open_names(sandbox, &left, Serving::Goes) {
             tracing::warn!(sandbox = %sandbox.config.name, %error, "its embedded server can't be told of the change");
         }

@@ -1,13 +1,15 @@
 //! What a sandbox sees of names: its files under `/etc`.
 //!
 //! The files are written anew at every start. While the sandbox runs, its hosts file gains and loses the lines of a network
-//! that it joins or leaves and follows its links (`links`), and its resolv.conf is written again when it joins one, unless somebody has edited it.
+//! that it joins or leaves and follows its links (`links`), and its resolv.conf is written again when it joins a network,
+//! unless somebody has edited it.
 //!
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{ControllerError, file};
@@ -71,18 +73,24 @@ impl Inner {
             write(&self.root.link_lines(sandbox.id), &links)?;
         }
         write(&files.hostname, &hosts::hostname(&self.hostname(sandbox)))?;
-        self.write_resolv_conf(sandbox, attached, Moment::Start)
+        self.write_resolv_conf(sandbox, attached, Moment::Start)?;
+        // Also those inside who aren't root read them, whatever mask this process was started with.
+        for path in [&files.hosts, &files.hostname].into_iter().chain(&files.resolv_conf) {
+            fs::set_permissions(path, Permissions::from_mode(0o644)).map_err(file("change mode of", path))?;
+        }
+        Ok(())
     }
 
-    fn hosts(&self, sandbox: &Sandbox, attached: &[Attachment], links: &str) -> Result<String> {
+    fn hosts(&self, sandbox: &Sandbox, attached: &[Attachment], links: &str) -> Result<Vec<u8>> {
         let extra = &sandbox.config.extra_hosts;
         if sandbox.config.mode == NetworkMode::Host && extra.is_empty() {
-            return Ok(fs::read_to_string(HOSTS).unwrap_or_else(|_| hosts::template(true)));
+            // Byte for byte, in whatever encoding its comments are.
+            return Ok(fs::read(HOSTS).unwrap_or_else(|_| hosts::template(true).into_bytes()));
         }
         let gateways = if extra.is_empty() { Vec::new() } else { self.host_gateways()? };
         let extra = hosts::extra_lines(extra, &gateways, self.ipv6)?;
         let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &self.own_names(sandbox));
-        Ok(format!("{}{extra}{links}{own}", hosts::template(self.ipv6)))
+        Ok(format!("{}{extra}{links}{own}", hosts::template(self.ipv6)).into_bytes())
     }
 
     /// The host as sandboxes reach it: what was configured, or the gateways of the default network.
@@ -129,6 +137,8 @@ impl Inner {
         let lines = hosts::lines(attachment.addresses(), &self.own_names(sandbox));
         let change = if there { hosts::with } else { hosts::without };
         let path: PathBuf = self.root.files(sandbox.id).hosts;
+        // The other hand that changes it, whoever's operation that is part of.
+        let _turn = self.linking();
         let text = fs::read_to_string(&path).map_err(file("read", &path));
         let changed = text.and_then(|text| write(&path, &change(&text, &lines)));
         if let Err(error) = changed {
@@ -136,25 +146,48 @@ impl Inner {
         }
     }
 
-    /// What a running sandbox's resolv.conf is by what the host's says now, and whom the embedded server asks.
-    pub(super) fn resolv_conf(&self, sandbox: &Sandbox, attached: &[Attachment]) -> Result<Generated> {
+    /// What a running sandbox's resolv.conf is by what the host's says now.
+    fn resolv_conf(&self, sandbox: &Sandbox, attached: &[Attachment]) -> Result<Generated> {
+        let (path, host) = self.host_says(sandbox)?;
+        Ok(self.generated(sandbox, attached, &path, &host))
+    }
+
+    /// Whether the `ndots` of a running sandbox was chosen by somebody. A host's file that can't be read chooses none: names
+    /// of who runs don't depend on it.
+    pub(super) fn is_ndots_given(&self, sandbox: &Sandbox, attached: &[Attachment]) -> bool {
+        let (path, host) = self.host_says(sandbox).unwrap_or_default();
+        self.generated(sandbox, attached, &path, &host).ndots_given
+    }
+
+    fn generated(
+        &self,
+        sandbox: &Sandbox,
+        attached: &[Attachment],
+        path: &Path,
+        host: &ResolvConf,
+    ) -> Generated {
         let ipv6 = attached.iter().any(|attachment| attachment.endpoint.ipv6.is_some());
         let kind = match (&sandbox.config.mode, &sandbox.state) {
             (NetworkMode::Host, _) => Kind::Host,
             (_, SandboxState::Running(Running { resolver: true, .. })) => Kind::Embedded { ipv6 },
             _ => Kind::Legacy { ipv6 },
         };
+        let dns = sandbox.config.dns.or(&self.config.dns);
+        resolv_conf::generate(host, path, &dns, kind)
+    }
+
+    /// The file of the host's that counts for a sandbox, and what it says.
+    fn host_says(&self, sandbox: &Sandbox) -> Result<(PathBuf, ResolvConf)> {
         let (mut path, mut host) = (self.host_resolv_conf(), read(&self.host_resolv_conf())?);
         // Which file counts follows from the mode, also where other networks were joined.
         let legacy = matches!(sandbox.config.mode, NetworkMode::Bridge | NetworkMode::None);
         if legacy && self.config.resolv_conf.is_none() {
-            let source = resolv_conf::source(Kind::Legacy { ipv6 }, &host);
+            let source = resolv_conf::source(Kind::Legacy { ipv6: false }, &host);
             if source != path {
                 (path, host) = (source.to_owned(), read(source)?);
             }
         }
-        let dns = sandbox.config.dns.or(&self.config.dns);
-        Ok(resolv_conf::generate(&host, &path, &dns, kind))
+        Ok((path, host))
     }
 
     /// The file that stands for the host's.
@@ -189,8 +222,11 @@ pub(super) fn has_resolver(attached: &[Attachment]) -> bool {
     attached.iter().any(|attachment| !attachment.network.is_predefined())
 }
 
-/// The host's file; one that is missing says nothing.
+/// The host's file; one that is missing says nothing, as does what is no file: to open a pipe could take for ever.
 fn read(path: &Path) -> Result<ResolvConf> {
+    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Ok(ResolvConf::default());
+    }
     let text = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
         text => text.map_err(file("read", path))?,

@@ -102,7 +102,8 @@ impl Controller {
         inner.predefined(Predefined::None)?;
         // What is left of the ended ones goes before their addresses are given to anybody.
         match inner.make_true() {
-            Err(ControllerError::Kernel(_)) => {} // logged; other networks go on
+            // Logged; other networks and sandboxes go on.
+            Err(ControllerError::Kernel(_) | ControllerError::Resolver(_)) => {}
             made => made?,
         }
         // No rule leads to them any more, but flows that began before go on.

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use super::error::ControllerError;
 use super::known::attached;
@@ -28,6 +30,8 @@ use crate::store::{ReadTx, StoreError, WriteTx};
 
 /// The exit code of what vanished with its boot.
 const LOST_WITH_BOOT: i32 = 255;
+/// How many sandboxes are served anew at the same time.
+const AT_ONCE: usize = 16;
 
 /// A sandbox that runs, and where it is.
 type Lives = (Sandbox, Vec<Attachment>);
@@ -119,13 +123,14 @@ impl Inner {
     /// Gives up the names and ports of a sandbox that was ended. Rules lead to them no more.
     pub(super) fn give_up_stale(&self, stale: &Stale) {
         self.leave_zones(&stale.endpoints);
-        self.dns.end(stale.sandbox.id);
+        self.end_server(&stale.sandbox);
         let ports = stale.endpoints.iter().flat_map(|endpoint| &endpoint.publications);
         self.give_up(&ports.cloned().collect::<Vec<_>>(), |proto| proto == Proto::Udp);
     }
 
     /// Makes kernel and firewall as the facts have them, as far as that is possible. What the kernel refused is told as
-    /// [`ControllerError::Kernel`]; any other error means that nothing was made.
+    /// [`ControllerError::Kernel`], what an embedded server lacks as [`ControllerError::Resolver`]; any other error means that
+    /// nothing was made.
     pub(super) fn make_true(&self) -> Result<()> {
         let Facts { networks, running: sandboxes, links, known } = self.store.read(facts)?;
         let mut first = Ok(());
@@ -155,12 +160,30 @@ impl Inner {
         for step in plan.ensure() {
             note(self.kernel.apply(&step).map_err(ControllerError::from));
         }
-        for (sandbox, attached) in &sandboxes {
-            note(self.open_names(sandbox, attached, Serving::Anew));
-        }
+        self.open_all_names(&sandboxes).into_iter().for_each(&mut note);
         note(self.follow_all_links(&sandboxes));
         self.remove_files(&sandboxes, &known);
         first
+    }
+
+    /// Serves all sandboxes anew, several at a time: replacing a server's rules is waiting for the kernel.
+    fn open_all_names(&self, sandboxes: &[Lives]) -> Vec<Result<()>> {
+        let next = AtomicUsize::new(0);
+        let work = || -> Vec<Result<()>> {
+            let mine = std::iter::from_fn(|| sandboxes.get(next.fetch_add(1, Ordering::Relaxed)));
+            mine.map(|(sandbox, attached)| self.open_names(sandbox, attached, Serving::Anew)).collect()
+        };
+        thread::scope(|scope| {
+            let helpers = 1..AT_ONCE.min(sandboxes.len());
+            // If no thread can be had, there is less help.
+            let helpers = helpers.filter_map(|_| thread::Builder::new().spawn_scoped(scope, work).ok());
+            let helpers: Vec<_> = helpers.collect();
+            let mut done = work();
+            for helper in helpers {
+                done.extend(helper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        })
     }
 
     /// Removes what bears our mark and isn't asked for. The addresses that were held because of it are free then.

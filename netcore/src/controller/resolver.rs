@@ -22,25 +22,23 @@ pub(super) enum Serving {
 }
 
 impl Inner {
-    /// Lets a running sandbox be found on its networks, and find others. Repeatable.
+    /// Lets a running sandbox be found on its networks, and find others. Repeatable. If it can't find others it is found all the
+    /// same.
     pub(super) fn open_names(
         &self,
         sandbox: &Sandbox,
         attached: &[Attachment],
         serving: Serving,
     ) -> Result<()> {
-        if let Some(namespace) = resolver_of(sandbox) {
-            let client = self.dns_client(sandbox, attached, namespace)?;
-            if serving == Serving::Goes && self.dns.serves(sandbox.id) {
-                self.dns.update(sandbox.id, client);
-            } else {
-                let backend = self.rules().backend();
-                let sockets = self.kernel.name_sockets(namespace, backend)?;
-                self.dns.serve(sandbox.id, sockets, client).map_err(ControllerError::Resolver)?;
-            }
-        }
         self.join_zones(sandbox, attached);
-        Ok(())
+        let Some(namespace) = resolver_of(sandbox) else { return Ok(()) };
+        let client = self.dns_client(sandbox, attached, namespace);
+        if serving == Serving::Goes && self.dns.serves(sandbox.id) {
+            self.dns.update(sandbox.id, client);
+            return Ok(());
+        }
+        let sockets = self.kernel.name_sockets(namespace, self.rules().backend())?;
+        self.dns.serve(sandbox.id, sockets, client).map_err(ControllerError::Resolver)
     }
 
     /// Puts a sandbox into the zones of its user-defined networks, under the names that it has now.
@@ -66,6 +64,11 @@ impl Inner {
     /// A sandbox ends: nobody finds it any more, and its server ends with it.
     pub(super) fn close_names(&self, sandbox: &Sandbox, attached: &[Attachment]) {
         self.leave_zones(attached.iter().map(|attachment| &attachment.endpoint));
+        self.end_server(sandbox);
+    }
+
+    /// Ends a sandbox's server, if it has one, and leaves nothing of it in a namespace that stays.
+    pub(super) fn end_server(&self, sandbox: &Sandbox) {
         self.dns.end(sandbox.id);
         // A namespace of ours goes with all that is in it.
         if let Some(adopted) = &sandbox.config.netns
@@ -76,34 +79,39 @@ impl Inner {
         }
     }
 
-    /// Puts names back to what they were for a sandbox that couldn't be given these endpoints.
-    pub(super) fn reopen_names<'a>(&self, known: &Known, new: impl IntoIterator<Item = &'a Endpoint>) {
+    /// Puts names back to what they were for a sandbox that couldn't become what `sandbox` is, with these endpoints.
+    pub(super) fn reopen_names<'a>(
+        &self,
+        known: &Known,
+        sandbox: &Sandbox,
+        new: impl IntoIterator<Item = &'a Endpoint>,
+    ) {
         self.leave_zones(new);
         if resolver_of(&known.sandbox).is_none() {
-            self.dns.end(known.sandbox.id);
+            self.end_server(sandbox);
         } else if let Err(error) = self.open_names(&known.sandbox, &known.attached, Serving::Goes) {
             tracing::warn!(sandbox = %known.sandbox.config.name, %error, "its names can't be put back");
         }
     }
 
-    fn dns_client(&self, sandbox: &Sandbox, attached: &[Attachment], namespace: &Path) -> Result<Client> {
+    fn dns_client(&self, sandbox: &Sandbox, attached: &[Attachment], namespace: &Path) -> Client {
         let servers = sandbox.config.dns.or(&self.config.dns).servers;
         let asked = if servers.is_empty() {
             Asked::Host { ipv6: attached.iter().any(|attachment| attachment.endpoint.ipv6.is_some()) }
         } else {
             Asked::These(servers)
         };
-        Ok(Client {
+        Client {
             namespace: namespace.to_owned(),
             view: view(attached),
             asked,
             gateway: [Family::V4, Family::V6].iter().any(|family| gateway_of(attached, *family).is_some()),
             settings: Settings {
                 ttl: self.config.dns_ttl,
-                ndots_given: self.resolv_conf(sandbox, attached)?.ndots_given,
+                ndots_given: self.is_ndots_given(sandbox, attached),
                 ipv6: self.ipv6,
             },
-        })
+        }
     }
 }
 
@@ -140,13 +148,18 @@ fn links(settings: &EndpointSettings) -> Vec<Link> {
     settings.links.iter().map(link).collect()
 }
 
-/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already.
+/// Notes whom links on a user-defined network mean, where there is a sandbox of that name already. Of two links of one alias
+/// the last counts.
 pub(super) fn bind_links(tx: &ReadTx<'_>, settings: &mut EndpointSettings) -> Result<(), StoreError> {
     for link in &settings.links {
-        let Ok(name) = link.target.parse() else { continue };
-        if let Some(target) = tx.sandbox_named(&name)? {
-            settings.link_targets.insert(link.alias.clone(), target.id);
-        }
+        let target = match link.target.parse() {
+            Ok(name) => tx.sandbox_named(&name)?,
+            Err(_) => None,
+        };
+        match target {
+            Some(target) => settings.link_targets.insert(link.alias.clone(), target.id),
+            None => settings.link_targets.remove(&link.alias),
+        };
     }
     Ok(())
 }

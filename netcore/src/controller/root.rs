@@ -162,10 +162,11 @@ pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
 
 /// Writes a file in place: it may be mounted somewhere.
 /// Not emptied first: on a full disk it would stay empty.
-pub(super) fn write(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
+    let text = text.as_ref();
     let open = OpenOptions::new().write(true).create(true).truncate(false).open(path);
     let written = open.and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
+        file.write_all(text)?;
         file.set_len(text.len() as u64)
     });
     written.map_err(file("write", path))

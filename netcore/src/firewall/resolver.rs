@@ -18,7 +18,7 @@ pub(crate) struct NamePorts {
 
 const CHAINS: [(&str, &str); 2] = [("OUTPUT", "PORTMAP_OUTPUT"), ("POSTROUTING", "PORTMAP_POSTROUTING")];
 
-/// Loads the rules in the calling thread's network namespace.
+/// Loads the rules in the calling thread's network namespace, in the place of earlier ones.
 pub(crate) fn load_iptables(ports: NamePorts) -> Result<(), ToolError> {
     let mut tools = HostTools;
     // A sandbox that starts has none, and then one process is enough.

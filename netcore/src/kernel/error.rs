@@ -46,6 +46,16 @@ pub enum KernelError {
         /// The missing one.
         bridge: IfName,
     },
+    /// A veth's bridge has as many ports as it can: the kernel gives them numbers of ten bits.
+    #[error(
+        "cannot create veth {veth}: bridge {bridge} has 1023 ports, which is the most that the kernel allows; use another network"
+    )]
+    BridgeFull {
+        /// The host's end.
+        veth: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
     /// A file that was to be a network namespace is something else.
     #[error("{} is not a network namespace", .0.display())]
     NotANamespace(PathBuf),

@@ -17,17 +17,21 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockRef, Socket, Type};
 
+use super::conntrack::{Flow, forget_flows};
 use super::netns::{self, Found};
 use crate::dns::Transport;
 use crate::firewall::Backend;
 use crate::firewall::resolver::{self as iptables, NamePorts};
 use crate::names::resolv_conf::{EMBEDDED, Nameserver};
+use crate::publish::{PortRange, Proto};
 
 /// Where name servers are.
 pub(crate) const PORT: u16 = 53;
-/// Room for datagrams that come faster than they are answered for a moment. The kernel gives what it allows.
+/// Room for datagrams that come faster than they are answered for a moment. One that is lost costs its sender 5 s: that is
+/// when glibc asks again.
 const RECEIVE_ROOM: usize = 1 << 20;
 
 /// The sockets of one sandbox's embedded server. They don't block.
@@ -72,7 +76,10 @@ pub(super) fn remove_rules() -> io::Result<()> {
 fn bind(port: u16) -> io::Result<NameSockets> {
     let udp = UdpSocket::bind((EMBEDDED, port))?;
     let tcp = TcpListener::bind((EMBEDDED, port))?;
-    SockRef::from(&udp).set_recv_buffer_size(RECEIVE_ROOM)?;
+    // Without the right to have more than others may, that has to do.
+    if setsockopt(&udp, sockopt::RcvBufForce, &RECEIVE_ROOM).is_err() {
+        SockRef::from(&udp).set_recv_buffer_size(RECEIVE_ROOM)?;
+    }
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
     Ok(NameSockets { udp, tcp })
@@ -83,19 +90,37 @@ fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
     match backend {
         Backend::Nftables => {
             nftables::load(ports)?;
-            if nftables::has_iptables_chain()? || has_legacy_table() {
-                // If the tool is gone, so be it: our chain is asked first or the other's leads nowhere, as it may be.
-                if let Err(error) = iptables::remove_iptables() {
-                    tracing::debug!(%error, "iptables rules of an embedded name server left behind");
-                }
+            // The rules are there by now: not to know of others is no reason to do without these.
+            let others = nftables::has_iptables_chain().unwrap_or(false) || has_legacy_table();
+            if others && let Err(error) = iptables::remove_iptables() {
+                // Its tools may be gone, and then perhaps its rules are.
+                tracing::debug!(%error, "iptables rules of an embedded name server left behind");
             }
-            Ok(())
         }
         Backend::Iptables => {
             // Where nftables isn't to be had, nothing of it is left.
             let _ = nftables::remove();
-            iptables::load_iptables(ports).map_err(io::Error::other)
+            iptables::load_iptables(ports).map_err(io::Error::other)?;
         }
+    }
+    if knows_flows() {
+        forget_clients();
+    }
+    Ok(())
+}
+
+/// Whether the kernel remembers any flow in the calling thread's namespace. Where a sandbox starts there is none. Not asked of
+/// the rules that were there: somebody may have flushed those, and flows outlive them.
+fn knows_flows() -> bool {
+    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap_or_default();
+    count.trim() != "0"
+}
+
+/// Who asked before from some port is led to the old server's sockets as long as the kernel remembers that.
+fn forget_clients() {
+    let flow = |proto| Flow { proto, host_ip: EMBEDDED.into(), host: PortRange::single(PORT), target: None };
+    if let Err(error) = forget_flows(&[flow(Proto::Udp), flow(Proto::Tcp)]) {
+        tracing::debug!(%error, "clients of an earlier embedded name server may have to ask from other ports");
     }
 }
 
@@ -237,4 +262,17 @@ fn elsewhere<T>(
     }
     let done = work();
     (done, setns(&home.0, CloneFlags::CLONE_NEWNET).map_err(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_zone_is_an_interfaces_name_or_number() {
+        let scope = |zone| scope(zone).map_err(|error| error.raw_os_error());
+        assert_eq!((scope(None), scope(Some("7")), scope(Some("lo"))), (Ok(0), Ok(7), Ok(1)));
+        assert_eq!(scope(Some("no-such-one")), Err(Some(libc::ENODEV)));
+        assert_eq!(scope(Some("with\0nul")), Err(Some(libc::EINVAL)));
+    }
 }

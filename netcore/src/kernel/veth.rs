@@ -101,6 +101,9 @@ fn create(work: &Work<'_>, veth: &Veth, namespace: &File, bridge: u32) -> Result
             Err(work.failed("configure", refusal))
         }
         Err(refusal) if refusal.is(Errno::EEXIST) => Err(taken(kernel, veth)),
+        Err(refusal) if refusal.is(Errno::EXFULL) => {
+            Err(KernelError::BridgeFull { veth: veth.host.clone(), bridge: veth.bridge.clone() })
+        }
         Err(refusal) => Err(work.failed("create", refusal)),
     }
 }

@@ -36,10 +36,12 @@ impl FromStr for LinkSpec {
             return Err(LinkError::Empty);
         }
         let (target, alias) = text.split_once(':').unwrap_or((text, text));
-        let (target, alias) = match target.strip_prefix('/') {
-            Some(name) => (name, alias.rsplit_once('/').map_or(alias, |(_, last)| last)),
-            None => (target, alias),
+        let name = target.trim_start_matches('/');
+        let alias = match name == target {
+            true => alias,
+            false => alias.rsplit_once('/').map_or(alias, |(_, last)| last),
         };
+        let target = name;
         if target.is_empty() || !is_alias(alias) {
             return Err(LinkError::Format(text.to_owned()));
         }
@@ -62,8 +64,11 @@ impl fmt::Display for LinkSpec {
 impl TryFrom<String> for LinkSpec {
     type Error = LinkError;
 
+    /// As it was kept: what is accepted may have been another thing then.
     fn try_from(text: String) -> Result<Self, LinkError> {
-        text.parse()
+        let parts = text.split_once(':');
+        let (target, alias) = parts.ok_or_else(|| LinkError::Format(text.clone()))?;
+        Ok(Self { target: target.to_owned(), alias: alias.to_owned() })
     }
 }
 
@@ -93,6 +98,8 @@ mod tests {
             ("a:b:c", bad("a:b:c")),
             (":b", bad(":b")),
             ("/:b", bad("/:b")),
+            ("//:b", bad("//:b")),
+            ("//db", Ok("db:db")),
             ("a:", bad("a:")),
             (":", bad(":")),
             ("a:b/c", bad("a:b/c")),
@@ -110,5 +117,19 @@ mod tests {
             let got = text.parse::<LinkSpec>().map(|link| link.to_string()).map_err(|e| e.to_string());
             assert_eq!(got, want.map(str::to_owned), "{text:?}");
         }
+    }
+
+    /// One record that can't be read keeps a daemon from opening all.
+    #[test]
+    fn what_was_kept_is_read_whatever_is_accepted_now() {
+        for text in ["db", "//db:d", "/mysql_db:/blog/my_link", "blog/my_link:x"] {
+            let link: LinkSpec = text.parse().unwrap();
+            let kept = serde_json::to_string(&link).unwrap();
+            assert_eq!(serde_json::from_str::<LinkSpec>(&kept).unwrap(), link, "{text:?}");
+        }
+        // Aliases were free once.
+        let link: LinkSpec = serde_json::from_str(r#""/db:_my link""#).unwrap();
+        assert_eq!((link.target.as_str(), link.alias.as_str()), ("/db", "_my link"));
+        assert!(serde_json::from_str::<LinkSpec>(r#""db""#).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A host, a sandbox on the network `lan` with a neighbour `web`, and servers to ask.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -148,8 +148,8 @@ pub(crate) struct Upstream(Arc<AtomicUsize>);
 
 impl Upstream {
     pub(crate) fn new(host: &Host, at: &str, answer: [u8; 4]) -> Self {
-        let at: IpAddr = at.parse().expect("an address");
-        let (udp, tcp) = host.enter(|| (UdpSocket::bind((at, 53)), TcpListener::bind((at, 53))));
+        let at: SocketAddr = at.parse().expect("an address and a port");
+        let (udp, tcp) = host.enter(|| (UdpSocket::bind(at), TcpListener::bind(at)));
         let (udp, tcp) = (udp.expect("a socket"), tcp.expect("a socket"));
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);

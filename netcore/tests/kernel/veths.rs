@@ -55,6 +55,21 @@ fn an_awaited_port_forwards() {
 }
 
 #[test]
+fn a_bridge_without_a_free_port_is_named() {
+    let Some(world) = world() else { return };
+    let port = |number| format!("link add p{number} master br-x type veth peer q{number}\n");
+    world.host.run("ip -batch -", &(0..1023).map(port).collect::<String>());
+    let before = world.state();
+    let wanted = world.veth("a", "br-x", &["10.1.0.2/16"]);
+    let error = world.try_ensure(wanted.clone()).unwrap_err();
+    assert!(matches!(error, KernelError::BridgeFull { .. }), "{error}");
+    assert!(error.to_string().contains("bridge br-x has 1023 ports"), "{error}");
+    assert_eq!(world.state(), before);
+    world.host.run("ip link delete p7", "");
+    world.ensure(wanted);
+}
+
+#[test]
 fn an_endpoint_follows_its_plan() {
     let Some(world) = world() else { return };
     world.ensure(bridge("br-y", &["10.2.0.1/16"]));

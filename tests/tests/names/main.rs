@@ -7,9 +7,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod changes;
+mod crowds;
+mod hosts;
 #[path = "../networks/lab.rs"]
 #[allow(dead_code, reason = "the tests of networks use the rest")]
 mod lab;
+mod messages;
+mod resolv_conf;
 mod scenarios;
 mod tools;
 mod upstreams;
+mod wiring;

@@ -36,12 +36,19 @@ impl std::ops::DerefMut for Names {
 
 impl Names {
     /// With what the host's file says, and further flags of the daemon's.
-    pub(crate) fn new(host_file: &str, flags: &[&str]) -> Option<Self> {
+    pub(crate) fn new(text: &str, flags: &[&str]) -> Option<Self> {
         need::program("dig")?;
-        let folder = tempfile::Builder::new().prefix("portmap-names-").tempdir().unwrap();
-        let path = folder.path().join("resolv.conf");
-        std::fs::write(&path, host_file).unwrap();
+        let (folder, path) = host_file(text);
         let lab = Lab::new(&[&["--resolv-conf", path.to_str().unwrap()], flags].concat())?;
+        Some(Self { lab, folder })
+    }
+
+    /// With `/etc/resolv.conf` itself saying so, for all that is around the daemon.
+    pub(crate) fn on_etc(text: &str) -> Option<Self> {
+        need::program("dig")?;
+        let (folder, path) = host_file(text);
+        let lab = Lab::new(&[])?;
+        lab.home.run("mount", &["--bind", path.to_str().unwrap(), "/etc/resolv.conf"]).ok();
         Some(Self { lab, folder })
     }
 
@@ -65,8 +72,9 @@ impl Names {
     /// What a file says inside a sandbox.
     #[track_caller]
     pub(crate) fn file(&self, sandbox: &str, path: &str) -> String {
-        // `Said` has lost the last line's end.
-        self.ok(&["exec", sandbox, "cat", path]) + "\n"
+        // `Said` loses the last lines' ends.
+        let text = self.ok(&["exec", sandbox, "sh", "-c", &format!("cat {path}; echo .")]);
+        text.trim_end_matches('.').to_owned()
     }
 
     /// Asks the server that the sandbox's own resolv.conf names.
@@ -105,6 +113,13 @@ impl Names {
     pub(crate) fn comes_to(&self, sandbox: &str, words: &str, want: &str) {
         wait::until(&format!("{words} = {want}"), || self.asks(sandbox, words) == want);
     }
+}
+
+fn host_file(text: &str) -> (TempDir, PathBuf) {
+    let folder = tempfile::Builder::new().prefix("portmap-names-").tempdir().unwrap();
+    let path = folder.path().join("resolv.conf");
+    std::fs::write(&path, text).unwrap();
+    (folder, path)
 }
 
 /// A reply, as dig shows it.

@@ -279,3 +279,56 @@ fn a_server_that_claims_more_than_it_sends_is_not_waited_for_for_ever() {
         !names.host.run("ss", &["-tn", "state", "established"]).contains(&at.to_string())
     });
 }
+
+#[test]
+fn a_query_that_got_lost_is_sent_again() {
+    let Some(names) = Names::new(HOST, &[]) else { return };
+    let lost = std::sync::atomic::AtomicBool::new(false);
+    let upstream = NameServer::start(&names.host, U, move |asked| {
+        if lost.swap(true, std::sync::atomic::Ordering::SeqCst) { example(asked) } else { Answer::Silence }
+    });
+    names.ok(&["network", "create", "one"]);
+    names.idle("consumer", &["--net", "one"]);
+    let reply = names.dig("consumer", "example.com A");
+    assert_eq!(reply.brief(), FOUND);
+    assert!((PATIENCE..TOTAL).contains(&reply.millis), "{reply:?}");
+    assert_eq!(upstream.asked().len(), 2);
+}
+
+#[test]
+fn servers_on_ipv6_are_asked_also_on_a_link() {
+    let Some(names) = Names::new("nameserver fd00:ff::2\n", &[]) else { return };
+    let upstream = NameServer::of_example(&names.neighbour, "::");
+    names.ok(&["network", "create", "one"]);
+    names.idle("consumer", &["--net", "one"]);
+    assert_eq!(names.asks("consumer", "example.com A"), FOUND);
+    assert_eq!(upstream.asked()[0].from.to_string(), "fd00:ff::1");
+    let there = names.neighbour.link_local("in");
+    names.host_says(&format!("nameserver {there}%out\n"));
+    let here = names.host.link_local("out").to_string();
+    wait::until("a query from the link's address", || {
+        assert_eq!(names.asks("consumer", "example.com A"), FOUND);
+        upstream.asked().last().unwrap().from.to_string() == here
+    });
+}
+
+#[test]
+fn a_sandboxs_own_servers_are_asked_from_inside() {
+    let Some(names) = Names::new(HOST, &[]) else { return };
+    let upstream = NameServer::of_example(&names.host, U);
+    names.ok(&["network", "create", "--subnet", "10.10.0.0/24", "one"]);
+    // On its own loopback, where nobody else's is.
+    names.idle("own", &["--net", "one", "--dns", "127.0.0.1"]);
+    let inner = inside(&names.sandbox("own"), |_| Answer::Data(vec![a("192.0.2.88")]));
+    for transport in ["+notcp", "+tcp"] {
+        assert_eq!(names.asks("own", &format!("example.com A {transport}")), "NOERROR 192.0.2.88");
+        assert_eq!(names.asks("own", &format!("own A {transport}")), "NOERROR 10.10.0.2");
+    }
+    assert!(inner.asked().iter().all(|asked| asked.from.is_loopback()), "{:?}", inner.asked());
+    assert!(upstream.asked().is_empty());
+    // The embedded server doesn't ask itself.
+    names.idle("round", &["--net", "one", "--dns", "127.0.0.11"]);
+    let reply = names.dig("round", "example.com A");
+    assert_eq!(reply.brief(), "SERVFAIL");
+    assert!(reply.millis < PATIENCE, "{reply:?}");
+}

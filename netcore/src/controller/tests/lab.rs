@@ -2,8 +2,8 @@
 //! to fail once.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::Path;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ipnet::IpNet;
@@ -30,6 +30,10 @@ pub(super) struct State {
     pub(super) routes: Vec<IpNet>,
     pub(super) marker: String,
     pub(super) announced: Vec<IfName>,
+    /// Where embedded servers were made to listen for datagrams.
+    pub(super) name_servers: Vec<SocketAddr>,
+    /// From where the rules that lead to one were removed.
+    pub(super) name_rules_removed: Vec<PathBuf>,
     /// How many steps go well before one fails.
     pub(super) fail_after: Option<usize>,
     /// What happens just before it fails.
@@ -156,10 +160,12 @@ impl Kernel for Fake {
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         udp.set_nonblocking(true).unwrap();
         tcp.set_nonblocking(true).unwrap();
+        self.state().name_servers.push(udp.local_addr().unwrap());
         Ok(NameSockets { udp, tcp })
     }
 
-    fn remove_name_rules(&self, _: &Path) -> Result<(), KernelError> {
+    fn remove_name_rules(&self, namespace: &Path) -> Result<(), KernelError> {
+        self.state().name_rules_removed.push(namespace.to_owned());
         Ok(())
     }
 }
@@ -189,7 +195,7 @@ pub(super) struct Snapshot {
     leases: Vec<Lease>,
     pools: Vec<(IpNet, PoolStatus)>,
     objects: Vec<Object>,
-    files: Vec<std::path::PathBuf>,
+    files: Vec<PathBuf>,
 }
 
 impl Lab {

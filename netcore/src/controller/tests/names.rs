@@ -1,7 +1,9 @@
 //! Files of sandboxes. The host's resolv.conf is a file of the test's.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::lab::*;
 use crate::controller::{Config, Controller, SandboxConfigRequest};
@@ -195,6 +197,9 @@ fn whatever_the_hosts_file_is_there_is_an_answer() {
     assert_eq!(restart(), (embedded.into(), public.into()), "empty");
     fs::remove_file(&host).unwrap();
     assert_eq!(restart(), (embedded.into(), public.into()), "missing");
+    nix::unistd::mkfifo(&host, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    assert_eq!(restart(), (embedded.into(), public.into()), "a pipe that nobody writes to");
+    fs::remove_file(&host).unwrap();
     std::os::unix::fs::symlink("elsewhere", &host).unwrap();
     assert_eq!(restart(), (embedded.into(), public.into()), "a link to nothing");
     fs::write(
@@ -209,4 +214,104 @@ fn whatever_the_hosts_file_is_there_is_an_answer() {
     assert_eq!(status, 500);
     assert!(text.ends_with("line 1 of resolv.conf is longer than 65536 bytes"), "{text}");
     assert!(controller.0.root.runs().is_empty());
+}
+
+/// How an embedded server answers a query for the IPv4 addresses of a name: the response code, and how many there are.
+fn ask(server: SocketAddr, name: &str) -> (u8, u8) {
+    let length = u8::try_from(name.len()).unwrap();
+    let query = [&[7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, length], name.as_bytes(), &[0, 0, 1, 0, 1]].concat();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.send_to(&query, server).unwrap();
+    let mut reply = [0; 512];
+    assert!(socket.recv(&mut reply).unwrap() > 12);
+    (reply[3] & 15, reply[7])
+}
+
+#[test]
+fn names_of_who_runs_go_on_whatever_the_hosts_file_becomes() {
+    const SERVFAIL: u8 = 2;
+    let lab = Lab::new();
+    let (controller, host) = open(&lab, "nameserver 10.9.9.9\n");
+    controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
+    controller.create_network(with_subnet("front", "10.3.0.0/24")).unwrap();
+    // Asked from a namespace that isn't there: what isn't known here nobody knows.
+    let dns = DnsOptions { servers: vec!["10.0.0.1".parse().unwrap()], ..DnsOptions::default() };
+    controller.create_sandbox(SandboxConfigRequest { dns, ..sandbox("web", "back") }).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    let server = lab.kernel.state().name_servers[0];
+    start(&controller, "db", "front");
+    assert_eq!(ask(server, "db"), (SERVFAIL, 0));
+    controller.connect("front", "web", EndpointSettings::default()).unwrap();
+    assert_eq!(ask(server, "db"), (0, 1));
+    fs::write(&host, "search ".to_owned() + &"x".repeat(70_000)).unwrap();
+    controller.disconnect("front", "web", false).unwrap();
+    assert_eq!(ask(server, "db"), (SERVFAIL, 0), "it is where nobody is any more");
+    controller.connect("front", "web", EndpointSettings::default()).unwrap();
+    drop(controller);
+    lab.kernel.state().name_servers.clear();
+    let config = Config { resolv_conf: Some(host), ..lab.config() };
+    let controller = lab.try_open(config, BOOT).unwrap();
+    let servers = lab.kernel.state().name_servers.clone();
+    assert_eq!(servers.len(), 2);
+    for server in servers {
+        assert_eq!((ask(server, "web"), ask(server, "db")), ((0, 1), (0, 1)));
+    }
+    drop(controller);
+}
+
+#[test]
+fn nothing_of_a_server_stays_in_a_namespace_of_somebody_elses() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
+    let netns = lab.config().exec_root.with_file_name("theirs");
+    let request = SandboxConfigRequest { netns: Some(netns.clone()), ..sandbox("web", "back") };
+    controller.create_sandbox(request).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    stop(&controller, "web");
+    assert_eq!(lab.kernel.state().name_rules_removed, [netns.clone()], "it ended");
+    let gone = ProcessId { start_ticks: 1, ..me() };
+    controller.start_sandbox("web", gone).unwrap();
+    controller.reconcile().unwrap();
+    assert_eq!(lab.kernel.state().name_rules_removed, [netns.clone(), netns], "it was gone");
+}
+
+#[test]
+fn everybody_inside_may_read_the_files() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_sandbox(sandbox("web", "bridge")).unwrap();
+    let handle = controller.clone();
+    std::thread::spawn(move || {
+        // This thread's own mask.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).unwrap();
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        handle.start_sandbox("web", me()).unwrap();
+    })
+    .join()
+    .unwrap();
+    let id = controller.sandbox("web").unwrap().sandbox.id;
+    let files = controller.0.root.files(id);
+    for path in [files.hosts, files.hostname, files.resolv_conf.unwrap()] {
+        let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&path).unwrap());
+        assert_eq!(mode & 0o777, 0o644, "{}", path.display());
+    }
+}
+
+#[test]
+fn of_two_links_of_one_alias_the_last_counts() {
+    let lab = Lab::new();
+    let (controller, _) = open(&lab, "");
+    controller.create_network(with_subnet("back", "10.2.0.0/24")).unwrap();
+    start(&controller, "first", "back");
+    let links = ["first:x", "later:x"].iter().map(|link| link.parse().unwrap()).collect();
+    let settings = EndpointSettings { links, ..EndpointSettings::default() };
+    let request =
+        SandboxConfigRequest { networks: [("back".into(), settings)].into(), ..sandbox("web", "back") };
+    controller.create_sandbox(request).unwrap();
+    controller.start_sandbox("web", me()).unwrap();
+    start(&controller, "later", "back");
+    let view = controller.sandbox("web").unwrap();
+    assert!(view.endpoints[0].settings.link_targets.is_empty(), "it doesn't follow the first");
 }

@@ -48,7 +48,7 @@ fn odd_messages() -> Vec<(&'static str, Vec<u8>, Option<ResponseCode>)> {
         ("too long", [bytes("provider"), vec![0; 4096]].concat(), Some(FORMERR)),
         (
             "another class",
-            changed(|message| message.queries[0].query_class = DNSClass::CH).clone(),
+            changed(|message| message.queries[0].query_class = DNSClass::CH),
             Some(ResponseCode::Refused),
         ),
     ]

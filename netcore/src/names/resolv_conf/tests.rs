@@ -308,3 +308,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_embedded_server_asks_the_files_servers_or_public_ones() {
+    let list = |file: &str, ipv6| {
+        let asked = host_upstreams(&ResolvConf::parse(file.as_bytes()).unwrap(), ipv6);
+        asked.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        list("nameserver 127.0.0.53\nnameserver fe80::1%eth0\n", false),
+        "host(127.0.0.53) host(fe80::1%eth0)"
+    );
+    assert_eq!(list("search example.com\n", false), "host(8.8.8.8) host(8.8.4.4)");
+    assert!(list("", true).ends_with("host(2001:4860:4860::8888) host(2001:4860:4860::8844)"));
+}
