@@ -10,6 +10,8 @@ use super::lab::Lab;
 use super::scenarios::blog;
 use super::tools::LINKS;
 
+/// Puts something where the file should be.
+type Make<'a> = &'a dyn Fn(&Path);
 /// Entity, parent and name.
 pub(crate) type Edge = (String, Option<String>, String);
 
@@ -197,7 +199,7 @@ fn move_away(lab: &Lab) {
 fn a_file_that_is_not_ours_is_neither_used_nor_harmed() {
     let Some(mut lab) = Lab::linking(&[]) else { return };
     blog(&lab);
-    let write = |lab: &mut Lab, make: &dyn Fn(&Path)| {
+    let write = |lab: &mut Lab, make: Make<'_>| {
         lab.end_daemon("-KILL");
         move_away(lab);
         make(&path(lab));
@@ -207,7 +209,7 @@ fn a_file_that_is_not_ours_is_neither_used_nor_harmed() {
     let mut header = b"SQLite format 3\0".to_vec();
     header.extend(&random);
     let schema = "CREATE TABLE entity (id text NOT NULL PRIMARY KEY); INSERT INTO entity VALUES ('0');";
-    let cases: [(&str, &dyn Fn(&Path)); 5] = [
+    let cases: [(&str, Make<'_>); 5] = [
         ("is no database of portmap's: move it away", &|path| {
             Connection::open(path).unwrap().execute_batch(schema).unwrap()
         }),
