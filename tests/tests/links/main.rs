@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
+mod crash;
 mod environment;
 mod events;
 mod graph;
@@ -15,7 +16,11 @@ mod graph;
 mod lab;
 mod mysql;
 mod naming;
+mod openings;
 mod own_networks;
 mod refusals;
 mod scenarios;
 mod tools;
+#[path = "../publishing/witness.rs"]
+#[allow(dead_code, reason = "the tests of published ports use the rest")]
+mod witness;

@@ -1,10 +1,10 @@
 //! The table of what links must do, row by row: one test each, by its number there.
 
-use e2e::lab::Host;
 use e2e::wait;
 
 use super::lab::{IPTABLES, Lab, NFTABLES};
 use super::tools::{IDLE, LINKS, NOT_STARTED};
+use super::witness::side_by_side;
 
 /// The two sandboxes of the worked example, `mysql_db` and `blog`; their ids.
 #[track_caller]
@@ -98,19 +98,11 @@ fn s07_a_renamed_provider_stays_linked() {
     assert_eq!(lab.found("blog", "my_link"), [lab.ip("db")]);
 }
 
-/// Runs it with sandboxes kept apart, by each backend, both at once.
+/// Runs it with sandboxes kept apart, by each backend.
 pub(crate) fn apart(test: impl Fn(&mut Lab) + Sync) {
-    if Host::new("host").is_none() {
-        return;
-    }
-    std::thread::scope(|scope| {
-        for backend in [NFTABLES, IPTABLES] {
-            let name = std::thread::current().name().unwrap_or("test").to_owned();
-            let test = &test;
-            let run =
-                move || test(&mut Lab::linking(&["--icc=false", "--firewall-backend", backend]).unwrap());
-            std::thread::Builder::new().name(format!("{name}, {backend}")).spawn_scoped(scope, run).unwrap();
-        }
+    side_by_side([NFTABLES, IPTABLES], |backend| {
+        let lab = Lab::linking(&["--icc=false", "--firewall-backend", backend]);
+        lab.into_iter().for_each(|mut lab| test(&mut lab));
     });
 }
 

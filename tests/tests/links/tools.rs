@@ -85,13 +85,18 @@ impl Lab {
     /// A request as it is, and the status and the body of the answer.
     #[track_caller]
     pub(crate) fn api(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.request(method, path, body).unwrap_or_else(|| panic!("no answer to {method} {path}"))
+    }
+
+    /// The same, where there may be no daemon: other than a command this starts none.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
         let socket = self.home.socket();
         let words = ["-s", "-w", "\n%{http_code}", "-H", "Content-Type: application/json", "-X", method];
         let data: &[&str] = if body.is_empty() { &[] } else { &["-d", body] };
         let to = ["--unix-socket", socket.to_str().unwrap(), &format!("http://x{path}")];
-        let said = self.home.run("curl", &[&words, data, &to].concat()).ok();
-        let (body, status) = said.rsplit_once('\n').unwrap();
-        (status.parse().unwrap(), body.trim_end().to_owned())
+        let said = self.home.run("curl", &[&words, data, &to].concat());
+        let (body, status) = said.stdout.rsplit_once('\n').filter(|_| said.code == 0)?;
+        Some((status.parse().unwrap(), body.trim_end().to_owned()))
     }
 
     /// Its address on the default bridge.
