@@ -269,6 +269,11 @@ pub enum SettingsError {
     /// The address is outside the network's subnets.
     #[error("no configured subnet contains IP address {0}")]
     Outside(IpAddr),
+    /// A further name that nobody could ask for, or that would break out of where names are written.
+    #[error(
+        "invalid network-scoped alias {0:?}: use letters, digits, _ . and -, at most 63 between two dots"
+    )]
+    Alias(String),
     /// A setting that isn't one of an interface.
     #[error(transparent)]
     Sysctl(#[from] BadSysctl),

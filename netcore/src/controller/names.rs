@@ -7,7 +7,6 @@
 //! Not here: the texts (`names`), and the embedded server (`resolver`).
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +17,7 @@ use super::links::Provider;
 use super::plans::Attachment;
 use super::root::{remove_dir, write};
 use super::{Files, Inner, Result, host};
+use crate::dns::read_host_file;
 use crate::model::{NetworkMode, Predefined, Running, Sandbox, SandboxState};
 use crate::names::hosts;
 use crate::names::resolv_conf::{self, Generated, Kind, Moment, ResolvConf};
@@ -88,9 +88,9 @@ impl Inner {
             return Ok(fs::read(HOSTS).unwrap_or_else(|_| hosts::template(true).into_bytes()));
         }
         let gateways = if extra.is_empty() { Vec::new() } else { self.host_gateways()? };
-        let extra = hosts::extra_lines(extra, &gateways, self.ipv6)?;
+        let extra = hosts::extra_lines(extra, &gateways, self.has_ipv6(sandbox))?;
         let own = hosts::lines(attached.iter().flat_map(Attachment::addresses), &self.own_names(sandbox));
-        Ok(format!("{}{extra}{links}{own}", hosts::template(self.ipv6)).into_bytes())
+        Ok(format!("{}{extra}{links}{own}", hosts::template(self.has_ipv6(sandbox))).into_bytes())
     }
 
     /// The host as sandboxes reach it: what was configured, or the gateways of the default network.
@@ -102,6 +102,13 @@ impl Inner {
         let bridge = self.store.read(move |tx| tx.network_named(&bridge))?;
         let gateways = bridge.map(|bridge| bridge.subnets).unwrap_or_default();
         Ok(gateways.into_iter().filter_map(|subnet| subnet.gateway).collect())
+    }
+
+    /// Whether a sandbox's loopback interface has an IPv6 address. In a namespace that somebody else made, that is his
+    /// choice.
+    pub(super) fn has_ipv6(&self, sandbox: &Sandbox) -> bool {
+        let adopted = sandbox.config.netns.as_ref();
+        adopted.and_then(|path| self.kernel.has_ipv6(path).ok()).unwrap_or(self.ipv6)
     }
 
     pub(super) fn hostname(&self, sandbox: &Sandbox) -> String {
@@ -222,14 +229,7 @@ pub(super) fn has_resolver(attached: &[Attachment]) -> bool {
     attached.iter().any(|attachment| !attachment.network.is_predefined())
 }
 
-/// The host's file; one that is missing says nothing, as does what is no file: to open a pipe could take for ever.
 fn read(path: &Path) -> Result<ResolvConf> {
-    if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Ok(ResolvConf::default());
-    }
-    let text = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        text => text.map_err(file("read", path))?,
-    };
+    let text = read_host_file(path).map_err(file("read", path))?;
     ResolvConf::parse(&text).map_err(|source| ControllerError::ResolvConf { path: path.to_owned(), source })
 }

@@ -111,7 +111,7 @@ impl Inner {
             settings: Settings {
                 ttl: self.config.dns_ttl,
                 ndots_given: self.is_ndots_given(sandbox, attached),
-                ipv6: self.ipv6,
+                ipv6: self.has_ipv6(sandbox),
             },
         }
     }

@@ -12,6 +12,7 @@ use super::locks::{Access, Key};
 use super::plans::{Attachment, in_order};
 use super::resolver::bind_links;
 use super::root::remove_dir;
+use super::start::bad_aliases;
 use super::{Controller, Ended, Inner, LinkView, Result, SandboxConfigRequest, SandboxView, host, now};
 use crate::model::{
     Endpoint, EndpointId, EndpointSettings, Exited, Kind, Lease, LinkSpec, Network, NetworkId, NetworkMode,
@@ -388,6 +389,10 @@ fn check(request: &SandboxConfigRequest) -> Result<BTreeMap<String, EndpointSett
     request.mode.check(&given)?;
     for (mode, settings) in &networks {
         mode.check(&settings_given(settings))?;
+        let bad: Vec<_> = bad_aliases(settings).collect();
+        if !bad.is_empty() {
+            return Err(ControllerError::Settings(bad));
+        }
     }
     let modes: Vec<NetworkMode> = networks.keys().cloned().collect();
     check_together(&modes)?;

@@ -17,7 +17,7 @@ use super::{Controller, Inner, Result, Started, now};
 use crate::driver;
 use crate::model::{
     Endpoint, EndpointSettings, Family, IfName, Lease, Mac, Network, NetworkMode, ProcessId, Running,
-    Sandbox, SandboxState, check_target, compare,
+    Sandbox, SandboxState, check_target, compare, is_alias,
 };
 use crate::plan::Plan;
 use crate::store::{StoreError, WriteTx};
@@ -233,7 +233,12 @@ pub(super) fn unfit(network: &Network, settings: &EndpointSettings) -> Vec<Setti
     // Whatever the interface will be called.
     let any: Option<IfName> = "eth0".parse().ok();
     let sysctls = any.and_then(|name| settings.interface_sysctls(&name).err()).map(SettingsError::Sysctl);
-    outside.chain(sysctls).collect()
+    bad_aliases(settings).chain(outside).chain(sysctls).collect()
+}
+
+/// Further names that can't be any.
+pub(super) fn bad_aliases(settings: &EndpointSettings) -> impl Iterator<Item = SettingsError> {
+    settings.aliases.iter().filter(|alias| !is_alias(alias)).cloned().map(SettingsError::Alias)
 }
 
 /// The interface that is asked for, or the lowest number that none beside it has.

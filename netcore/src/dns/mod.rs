@@ -21,6 +21,7 @@ mod zone;
 
 pub use answer::{Settings, Verdict, answer};
 pub use query::{Forward, LONGEST_QUERY, Transport};
+pub(crate) use server::read_host_file;
 pub use server::{Asked, Client, Server, ServerConfig};
 pub use upstream::{Ask, Exchange, Step, Upstreams};
 pub use zone::{Attachment, Found, Link, Member, View, Zones, names};

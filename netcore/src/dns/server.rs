@@ -25,6 +25,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 use std::thread::{self, JoinHandle};
 
+pub(crate) use host_file::read as read_host_file;
 use tokio::sync::mpsc;
 
 use super::{Member, Settings, View, Zones};

@@ -220,6 +220,14 @@ impl Kernel for HostKernel {
         self.announcer.announce(veth);
     }
 
+    fn has_ipv6(&self, namespace: &Path) -> Result<bool, KernelError> {
+        let work = self.work(format!("IPv6 of namespace {}", namespace.display()));
+        let namespace = self.namespace(&work, namespace)?;
+        let Some(path) = sysctl::path("net/ipv6/conf/lo/disable_ipv6") else { return Ok(false) };
+        let disabled = work.run("find", || netns::inside(&namespace, || sysctl::read(&path)).flatten())?;
+        Ok(disabled.as_deref() == Some("0"))
+    }
+
     fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError> {
         let work = self.work(format!("name server of namespace {}", namespace.display()));
         let namespace = self.namespace(&work, namespace)?;

@@ -88,6 +88,12 @@ pub trait Kernel: Send + Sync {
     /// background. A failure is only logged.
     fn announce(&self, veth: &Veth);
 
+    /// Whether the loopback interface of a pinned namespace has an IPv6 address, or gets it when it is set up.
+    ///
+    /// # Errors
+    /// If there is no such namespace, or it can't be looked into.
+    fn has_ipv6(&self, namespace: &Path) -> Result<bool, KernelError>;
+
     /// Makes the embedded server's sockets in a sandbox's namespace, on ports of the kernel's choice of 127.0.0.11, and
     /// leads port 53 of that address to them, so that the sandbox may have a server of its own on that port. Earlier rules
     /// of ours are replaced. `backend` is what rules are made with; `None`: whichever works. Where none does, the sockets

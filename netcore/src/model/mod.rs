@@ -35,7 +35,7 @@ pub use mode::{
     ModeError, NetworkMode, PORTS_DISCARDED, Setting, TargetError, TargetState, check_connect,
     check_disconnect, check_target, check_together,
 };
-pub use name::{IfName, NameError, NetworkName, Predefined, SandboxName};
+pub use name::{IfName, NameError, NetworkName, Predefined, SandboxName, is_alias};
 pub use network::{DEFAULT_GATEWAY_IPV4, DEFAULT_GATEWAY_IPV6, Ipam, Network, Scope, Subnet};
 pub use options::{BridgeOptions, GatewayMode, OptionError};
 pub use publication::{PortsConfig, Publication};

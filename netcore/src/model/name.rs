@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 /// The kernel's limit is `IFNAMSIZ`, with a zero at the end.
 const LONGEST_INTERFACE: usize = 15;
+/// RFC 1035, 2.3.4.
+const LONGEST_LABEL: usize = 63;
+/// The same, without the lengths of the first label and of the root.
+const LONGEST_ALIAS: usize = 253;
 
 /// Name of a sandbox: `[a-zA-Z0-9][a-zA-Z0-9_.-]+`. One leading slash, as Docker's API writes it, is dropped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +65,16 @@ pub enum Predefined {
     Host,
     /// Loopback only.
     None,
+}
+
+/// Whether a text can be a further name of a sandbox: labels of a domain name, of `A-Z a-z 0-9 _ -`, with dots between.
+/// Docker takes any text, also such as no query can have.
+pub fn is_alias(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-');
+        (1..=LONGEST_LABEL).contains(&label.len()) && label.bytes().all(allowed)
+    };
+    text.len() <= LONGEST_ALIAS && text.split('.').all(is_label)
 }
 
 impl Predefined {
@@ -206,6 +220,18 @@ text_conversions!(SandboxName NetworkName IfName);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn aliases_are_what_can_be_asked_for() {
+        let label = "a".repeat(LONGEST_LABEL);
+        let long = [label.as_str(); 4].join(".");
+        for good in ["a", "_db", "db.prod", "A-1", "1", &label, &long[..LONGEST_ALIAS]] {
+            assert!(is_alias(good), "{good:?}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a\nb", "a\tb", "é", &format!("{label}a"), &long] {
+            assert!(!is_alias(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn sandbox_names_have_two_characters_or_more_of_dockers_set() {

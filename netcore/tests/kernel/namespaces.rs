@@ -31,6 +31,17 @@ fn a_namespace_is_made_once_and_goes_once() {
 }
 
 #[test]
+fn a_namespace_has_the_ipv6_that_its_owner_leaves_it() {
+    let Some(world) = World::new() else { return };
+    world.ensure(world.namespace("a"));
+    let has = || world.kernel.has_ipv6(&world.pin("a")).unwrap();
+    assert!(has());
+    world.inside("a").run("tee /proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    assert!(!has());
+    assert!(world.kernel.has_ipv6(&world.pin("b")).is_err());
+}
+
+#[test]
 fn a_failed_namespace_leaves_nothing() {
     let Some(world) = World::new() else { return };
     world.failing_in_turn(world.namespace("a"), |verb| assert!(!exists(&world.pin("a")), "{verb}"));

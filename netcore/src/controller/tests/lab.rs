@@ -177,6 +177,10 @@ impl Kernel for Fake {
         Ok(NameSockets { udp, tcp })
     }
 
+    fn has_ipv6(&self, _: &Path) -> Result<bool, KernelError> {
+        Ok(true)
+    }
+
     fn remove_name_rules(&self, namespace: &Path) -> Result<(), KernelError> {
         self.state().name_rules_removed.push(namespace.to_owned());
         Ok(())

@@ -119,6 +119,8 @@ fn settings_that_do_not_go_together_are_refused() {
     let settings = |key: &str, settings: EndpointSettings| [(key.to_owned(), settings)].into();
     let with_ip = EndpointSettings { ip: Some("172.17.0.9".parse().unwrap()), ..EndpointSettings::default() };
     let alias = EndpointSettings { aliases: vec!["x".into()], ..EndpointSettings::default() };
+    let aliases = ["a\nb", "_db.prod-1", ""].map(str::to_owned).into();
+    let broken = EndpointSettings { aliases, ..EndpointSettings::default() };
     let hostname = |hostname: &str, mode| SandboxConfigRequest {
         hostname: Some(hostname.into()),
         ..sandbox("ab", mode)
@@ -148,6 +150,10 @@ fn settings_that_do_not_go_together_are_refused() {
         (
             SandboxConfigRequest { networks: settings("bridge", alias), ..sandbox("ab", "bridge") },
             "network-scoped aliases are only supported for user-defined networks",
+        ),
+        (
+            SandboxConfigRequest { networks: settings("n", broken), ..sandbox("ab", "n") },
+            "invalid endpoint settings:\n* invalid network-scoped alias \"a\\nb\": use letters, digits, _ . and -, at most 63 between two dots\n* invalid network-scoped alias \"\": use letters, digits, _ . and -, at most 63 between two dots",
         ),
         (
             SandboxConfigRequest {

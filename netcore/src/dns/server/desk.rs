@@ -186,8 +186,11 @@ impl Served {
 
     fn update(&self, client: Client) {
         match &client.asked {
-            // Out of the file, when somebody has to be asked.
-            Asked::Host { .. } => self.edition.set(0),
+            // Out of the file, when somebody has to be asked, as it is by then.
+            Asked::Host { .. } => {
+                self.edition.set(0);
+                self.shared.host_file.borrow_mut().look_again();
+            }
             Asked::These(servers) => {
                 self.upstreams.borrow_mut().replace(given_upstreams(servers.iter().copied()));
             }

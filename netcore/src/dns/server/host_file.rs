@@ -1,9 +1,9 @@
 //! The host's resolv.conf, read anew when it changed.
 
-use std::fs::{Metadata, OpenOptions};
-use std::io::{self, Read};
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::names::resolv_conf::ResolvConf;
@@ -36,14 +36,19 @@ impl HostFile {
         Self { path, looked: None, stamp: None, says: ResolvConf::default(), edition: 1 }
     }
 
+    /// The next look isn't put off.
+    pub(super) fn look_again(&mut self) {
+        self.looked = None;
+    }
+
     /// What it says, and a number that changes with that. A file that isn't there or can't be read is empty.
     pub(super) fn look(&mut self, now: Instant) -> (&ResolvConf, u64) {
         if self.looked.is_none_or(|last| now.saturating_duration_since(last) >= PAUSE) {
             self.looked = Some(now);
-            // Not opened before it is known to be a file: to open another thing can have effects.
-            let there = std::fs::metadata(&self.path).ok().filter(Metadata::is_file).map(|file| stamp(&file));
+            let there = fs::metadata(&self.path).ok().map(|file| stamp(&file));
             if there != self.stamp {
-                let says = there.as_ref().map_or_else(|| Ok(ResolvConf::default()), |_| self.read());
+                let says =
+                    read(&self.path).and_then(|text| ResolvConf::parse(&text).map_err(io::Error::other));
                 self.says = says.unwrap_or_else(|error| {
                     tracing::debug!(path = %self.path.display(), %error, "the host's name servers can't be read");
                     ResolvConf::default()
@@ -54,14 +59,21 @@ impl HostFile {
         }
         (&self.says, self.edition)
     }
+}
 
-    fn read(&self) -> io::Result<ResolvConf> {
-        // A pipe that took the file's place meanwhile isn't waited for.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path)?;
-        let mut bytes = Vec::new();
-        file.take(LONGEST).read_to_end(&mut bytes)?;
-        ResolvConf::parse(&bytes).map_err(io::Error::other)
-    }
+/// What a host's resolv.conf has. One that is missing has nothing, and neither has what is no file.
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        // Not opened: that can have effects, or take for ever.
+        Ok(there) if !there.is_file() => return Ok(Vec::new()),
+        there => there?,
+    };
+    // A pipe that took the file's place meanwhile isn't waited for.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn stamp(file: &Metadata) -> Stamp {
@@ -70,7 +82,6 @@ fn stamp(file: &Metadata) -> Stamp {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -111,5 +122,15 @@ mod tests {
         let path = dir.path().join("garbage");
         fs::write(&path, [&[0xff; 70_000][..], b"\nnameserver 10.0.0.1\n"].concat()).unwrap();
         assert_eq!(servers(&mut HostFile::new(path), now), "");
+    }
+
+    #[test]
+    fn a_file_without_end_is_read_so_far() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("long");
+        fs::write(&path, [&b"nameserver 10.0.0.1\n"[..], &vec![b'\n'; 3 << 20]].concat()).unwrap();
+        assert_eq!(read(&path).unwrap().len() as u64, LONGEST);
+        assert_eq!(servers(&mut HostFile::new(path), Instant::now()), "10.0.0.1 ");
+        assert!(read(Path::new("/dev/zero")).unwrap().is_empty());
     }
 }
