@@ -12,7 +12,7 @@ use super::lab::Lab;
 use super::tools::LINKS;
 
 /// How often it is killed.
-const TIMES: u32 = 12;
+const TIMES: u32 = 10;
 
 /// The sandboxes that requests which were answered have left: name and links, as they are shown.
 type Sure = BTreeMap<String, String>;
@@ -57,7 +57,7 @@ fn whenever_the_daemon_is_killed_names_and_links_are_right() {
             let lab = &lab;
             let changing = scope.spawn(|| changes(lab, round, &mut sure));
             // Another moment each time: from within the first command to after some.
-            thread::sleep(Duration::from_millis(u64::from(10 + round * round * 5)));
+            thread::sleep(Duration::from_millis(u64::from(10 + round * round * 4)));
             lab.home.kill_daemon();
             changing.join().unwrap();
         });
