@@ -231,11 +231,13 @@ impl Kernel for HostKernel {
     fn name_sockets(&self, namespace: &Path, backend: Option<Backend>) -> Result<NameSockets, KernelError> {
         let work = self.work(format!("name server of namespace {}", namespace.display()));
         let namespace = self.namespace(&work, namespace)?;
+        let settings = self.procfs.get();
+        let flows = settings.setting(resolver::FLOWS);
         work.run("make the sockets of", || {
             netns::inside(&namespace, || {
                 // That of a namespace that somebody else made may be down.
                 netns::loopback_up()?;
-                Ok::<_, Refusal>(resolver::make(backend)?)
+                Ok::<_, Refusal>(resolver::make(backend, flows.as_deref())?)
             })?
         })
     }

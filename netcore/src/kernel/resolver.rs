@@ -22,6 +22,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::conntrack::{Flow, forget_flows};
 use super::netns::{self, Found};
+use super::sysctl;
 use crate::dns::Transport;
 use crate::firewall::Backend;
 use crate::firewall::resolver::{self as iptables, NamePorts};
@@ -34,6 +35,9 @@ pub(crate) const PORT: u16 = 53;
 /// when glibc asks again.
 const RECEIVE_ROOM: usize = 1 << 20;
 
+/// How many flows the kernel remembers in a namespace.
+pub(super) const FLOWS: &str = "net/netfilter/nf_conntrack_count";
+
 /// The sockets of one sandbox's embedded server. They don't block.
 #[derive(Debug)]
 pub struct NameSockets {
@@ -43,13 +47,13 @@ pub struct NameSockets {
     pub tcp: TcpListener,
 }
 
-/// Makes them in the calling thread's namespace, and leads port 53 to them.
-pub(super) fn make(backend: Option<Backend>) -> io::Result<NameSockets> {
+/// Makes them in the calling thread's namespace, and leads port 53 to them. `flows` is the file of [`FLOWS`].
+pub(super) fn make(backend: Option<Backend>, flows: Option<&Path>) -> io::Result<NameSockets> {
     let sockets = bind(0)?;
     let ports = NamePorts { udp: sockets.udp.local_addr()?.port(), tcp: sockets.tcp.local_addr()?.port() };
     let led = match backend {
-        Some(backend) => lead(backend, ports),
-        None => lead(Backend::Nftables, ports).or_else(|_| lead(Backend::Iptables, ports)),
+        Some(backend) => lead(backend, ports, flows),
+        None => lead(Backend::Nftables, ports, flows).or_else(|_| lead(Backend::Iptables, ports, flows)),
     };
     let Err(reason) = led else { return Ok(sockets) };
     let direct = bind(PORT).map_err(|error| {
@@ -86,7 +90,7 @@ fn bind(port: u16) -> io::Result<NameSockets> {
 }
 
 /// Loads the rules with one backend, and takes away those that the other left when it was in use.
-fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
+fn lead(backend: Backend, ports: NamePorts, flows: Option<&Path>) -> io::Result<()> {
     match backend {
         Backend::Nftables => {
             nftables::load(ports)?;
@@ -103,17 +107,17 @@ fn lead(backend: Backend, ports: NamePorts) -> io::Result<()> {
             iptables::load_iptables(ports).map_err(io::Error::other)?;
         }
     }
-    if knows_flows() {
+    if knows_flows(flows) {
         forget_clients();
     }
     Ok(())
 }
 
-/// Whether the kernel remembers any flow in the calling thread's namespace. Where a sandbox starts there is none. Not asked of
-/// the rules that were there: somebody may have flushed those, and flows outlive them.
-fn knows_flows() -> bool {
-    let count = std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count").unwrap_or_default();
-    count.trim() != "0"
+/// Whether the kernel remembers any flow in the calling thread's namespace: `flows` is the file of [`FLOWS`]. Where a sandbox
+/// starts there is none. Not asked of the rules that were there: somebody may have flushed those, and flows outlive them.
+fn knows_flows(flows: Option<&Path>) -> bool {
+    let count = flows.and_then(|path| sysctl::read(path).ok()).flatten().unwrap_or_default();
+    count != "0"
 }
 
 /// Who asked before from some port is led to the old server's sockets as long as the kernel remembers that.
