@@ -10,7 +10,7 @@ use super::ControllerError;
 use crate::firewall::{BackendChoice, PacketMark};
 use crate::ipam::DefaultPool;
 use crate::model::IfName;
-use crate::names::resolv_conf::DnsOptions;
+use crate::names::resolv_conf::{DnsOptions, HOST_FILE};
 
 /// The default network's device, unless another one is named.
 pub const DEFAULT_BRIDGE: &str = "portmap0";
@@ -159,6 +159,11 @@ impl Config {
     /// Which rules there may be.
     pub(super) const fn backend(&self) -> BackendChoice {
         if self.iptables { self.firewall_backend } else { BackendChoice::None }
+    }
+
+    /// The file that stands for the host's resolv.conf.
+    pub(super) fn host_resolv_conf(&self) -> PathBuf {
+        self.resolv_conf.clone().unwrap_or_else(|| HOST_FILE.into())
     }
 
     /// Whether rules are touched at all.

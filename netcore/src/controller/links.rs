@@ -241,10 +241,18 @@ impl Inner {
         }
         let text = fs::read_to_string(&path).map_err(file("read", &path));
         let changed = text.and_then(|mut text| {
+            // Until the file is written, either may be in it: who is killed in between must know both for his own.
+            let mut either = before.clone();
             for alias in aliases(&before, &after) {
                 let (old, new) = (of_alias(&before, alias), of_alias(&after, alias));
-                text = if old.is_empty() { hosts::with(&text, &new) } else { replaced(&text, &old, &new) };
+                if !old.is_empty() {
+                    either.push_str(&new);
+                    text = replaced(&text, &old, &new);
+                } else if !text.contains(&new) {
+                    text = hosts::with(&text, &new);
+                }
             }
+            write(&record, &either)?;
             write(&path, &text)?;
             write(&record, &after)
         });

@@ -185,7 +185,8 @@ impl Inner {
 
     /// The file of the host's that counts for a sandbox, and what it says.
     fn host_says(&self, sandbox: &Sandbox) -> Result<(PathBuf, ResolvConf)> {
-        let (mut path, mut host) = (self.host_resolv_conf(), read(&self.host_resolv_conf())?);
+        let mut path = self.config.host_resolv_conf();
+        let mut host = read(&path)?;
         // Which file counts follows from the mode, also where other networks were joined.
         let legacy = matches!(sandbox.config.mode, NetworkMode::Bridge | NetworkMode::None);
         if legacy && self.config.resolv_conf.is_none() {
@@ -195,11 +196,6 @@ impl Inner {
             }
         }
         Ok((path, host))
-    }
-
-    /// The file that stands for the host's.
-    pub(super) fn host_resolv_conf(&self) -> PathBuf {
-        self.config.resolv_conf.clone().unwrap_or_else(|| resolv_conf::HOST_FILE.into())
     }
 
     /// Writes a sandbox's resolv.conf, if that is due, and what tells later whether somebody has edited it.

@@ -13,7 +13,6 @@ use crate::firewall::{HostTools, Tools};
 use crate::ipam::{DefaultIpam, DefaultPool, DefaultPools};
 use crate::kernel::{HostKernel, Kernel};
 use crate::model::{BootId, Network, NetworkId, NetworkName, Predefined, Scope};
-use crate::names::resolv_conf::HOST_FILE;
 use crate::publish::{Keeper, KeeperSettings};
 use crate::store::{ReadTx, Store, StoreError};
 
@@ -85,9 +84,7 @@ impl Controller {
             linking: Mutex::new(()),
             random: host::Random::open()?,
             pruning: Mutex::new(()),
-            dns: Server::new(ServerConfig {
-                host_file: config.resolv_conf.clone().unwrap_or_else(|| HOST_FILE.into()),
-            }),
+            dns: Server::new(ServerConfig { host_file: config.host_resolv_conf() }),
             keeper: Keeper::new(KeeperSettings {
                 marker: marker.clone(),
                 proxy: config.userland_proxy.then(|| config.userland_proxy_path.clone()),

@@ -282,6 +282,29 @@ fn lines_and_rules_follow_the_provider() {
 }
 
 #[test]
+fn whoever_was_killed_over_a_hosts_file_knows_its_own_lines_again() {
+    let lab = Lab::new();
+    let controller = open(&lab);
+    blog(&controller);
+    go(&controller, "blog");
+    let own = hosts(&controller, "blog").pop().unwrap();
+    let id = controller.sandbox("blog").unwrap().sandbox.id;
+    let (path, record) = (controller.0.root.files(id).hosts, controller.0.root.link_lines(id));
+    let (before, text) = (fs::read_to_string(&record).unwrap(), fs::read_to_string(&path).unwrap());
+    let after = before.replace(&address(&controller, "mysql_db"), "172.17.0.99");
+    // Before the file was written, and after.
+    for text in [text.clone(), text.replace(&before, &after)] {
+        fs::write(&record, format!("{before}{after}")).unwrap();
+        fs::write(&path, text).unwrap();
+        controller.disconnect("bridge", "mysql_db", false).unwrap();
+        controller.connect("bridge", "mysql_db", EndpointSettings::default()).unwrap();
+        let line = before.replace(before.split('\t').next().unwrap(), &address(&controller, "mysql_db"));
+        assert_eq!(hosts(&controller, "blog"), [line.trim_end().to_owned(), own.clone()]);
+        assert_eq!(fs::read_to_string(&record).unwrap(), line);
+    }
+}
+
+#[test]
 fn the_consumers_own_endpoint_counts_too() {
     let lab = Lab::new();
     let controller = open(&lab);
